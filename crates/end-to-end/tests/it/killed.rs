@@ -1,0 +1,229 @@
+//! Killed at every point, and the request completes with the same manifest.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use forecastle_broker::rabbitmq::{self, AmqpUrl, RabbitMq};
+use forecastle_broker::{
+    Address, Broker, ConsumeOptions, Consumer, Message, PublishOutcome, Queue, QueueKind, Topology,
+};
+use forecastle_end_to_end::stack::Stack;
+use forecastle_end_to_end::system::System;
+use forecastle_protos::{PROTOBUF, names, v1};
+use prost::Message as _;
+
+use crate::{catalogue, write_files};
+
+const FILES: usize = 12;
+
+/// A job that takes a few seconds in all, so that there is a middle to be killed in.
+fn job(seconds: &str) -> String {
+    catalogue(&format!(
+        r#"
+command = ["/usr/bin/perl", "-e", "select(undef, undef, undef, {seconds}); open(F, $ARGV[0]) or die; print sort <F>", "--", "{{input}}"]
+stdout = "{{name}}.sorted"
+reserve = {{ cpu = "100m", memory = "32MiB", duration = "1s" }}
+"#
+    ))
+}
+
+/// The tenant of the generated token: what it submitted over AMQP, the API shows.
+const TENANT: &str = "default";
+
+/// A producer over AMQP: the broker's confirm is the promise that the request is not lost.
+struct Producer {
+    broker: Arc<dyn Broker>,
+    _replies: Box<dyn Consumer>,
+}
+
+impl Producer {
+    async fn connect(system: &System) -> Self {
+        let options =
+            rabbitmq::Options { url: AmqpUrl::new(system.amqp_url().unwrap()), ..rabbitmq::Options::default() };
+        let broker = RabbitMq::connect(options).await.unwrap();
+        let queue =
+            Queue { name: "replies".to_owned(), kind: QueueKind::Exclusive { max_length: 100 }, bindings: Vec::new() };
+        broker.declare(&Topology { exchanges: Vec::new(), queues: vec![queue] }).await.unwrap();
+        let options = ConsumeOptions { window: 100, exclusive: false, tag: "producer".to_owned() };
+        let replies = broker.consumer("replies", options).await.unwrap();
+        Self { broker, _replies: replies }
+    }
+
+    async fn submit(&self, system: &System) {
+        let request = v1::SubmitRequest {
+            request_type: "work".to_owned(),
+            input: Some(v1::Input { kind: Some(v1::input::Kind::Directory(system.input().display().to_string())) }),
+            idempotency_key: "k".to_owned(),
+            tenant: TENANT.to_owned(),
+            ..Default::default()
+        };
+        let message = Message {
+            body: request.encode_to_vec().into(),
+            content_type: Some(PROTOBUF.to_owned()),
+            reply_to: Some("replies".to_owned()),
+            correlation_id: Some("c".to_owned()),
+            persistent: true,
+            ..Message::default()
+        };
+        let publisher = self.broker.publisher(1).await.unwrap();
+        let outcome = publisher.publish(Address::queue(names::REQUESTS), message).await.unwrap().outcome().await;
+        assert_eq!(outcome, PublishOutcome::Confirmed);
+    }
+}
+
+/// The one request of a system, once the ledger has it.
+async fn the_request(system: &System) -> String {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let listed = system.get("/v1/requests").await;
+        if let Ok(list) = &listed
+            && let [request] = list["requests"].as_array().map(Vec::as_slice).unwrap_or_default()
+        {
+            return request["requestId"].as_str().unwrap().to_owned();
+        }
+        assert!(Instant::now() < deadline, "the request was lost: {listed:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The manifest of an undisturbed run over the same files.
+async fn undisturbed() -> String {
+    let mut system = System::new(Stack::shared().unwrap(), &job("0.01")).unwrap();
+    write_files(&system.input(), FILES);
+    system.start_frontend(&[], &[]).await.unwrap();
+    system.start_worker("cpu=1,memory=1GiB", &[]).await.unwrap();
+    let request = system.submit("work", "k").await.unwrap();
+    let status = system.finished(&request, Duration::from_mins(1)).await.unwrap();
+    assert_eq!(status["state"], "REQUEST_STATE_SUCCEEDED", "{status}");
+    system.manifest(&request).unwrap()
+}
+
+/// Runs the job with one program armed to crash, starts that program again once it has, and compares the manifests.
+async fn survives(point: &str, expected: &str) {
+    let mut system = System::new(Stack::shared().unwrap(), &job("0.02")).unwrap();
+    write_files(&system.input(), FILES);
+    let armed = [("FORECASTLE_CRASH_AT", point)];
+    let in_frontend = point.starts_with("frontend/");
+    let (frontend, worker) = if in_frontend { (&armed[..], &[][..]) } else { (&[][..], &armed[..]) };
+    system.start_frontend(frontend, &[]).await.unwrap();
+    system.start_worker("cpu=1,memory=1GiB", worker).await.unwrap();
+    let producer = Producer::connect(&system).await;
+    producer.submit(&system).await;
+    let program = if in_frontend { system.frontend.as_mut().unwrap() } else { &mut system.workers[0] };
+    program.wait(Duration::from_secs(30)).unwrap_or_else(|error| panic!("{point} was never reached: {error}"));
+    if in_frontend {
+        system.start_frontend(&[], &[]).await.unwrap();
+    } else {
+        system.workers.clear();
+        system.start_worker("cpu=1,memory=1GiB", &[]).await.unwrap();
+    }
+    let request = the_request(&system).await;
+    let status = system.finished(&request, Duration::from_mins(1)).await.unwrap();
+    assert_eq!(status["state"], "REQUEST_STATE_SUCCEEDED", "{point}: {status}");
+    assert_eq!(system.manifest(&request).unwrap(), expected, "{point}");
+    assert_eq!(std::fs::read_to_string(system.crash_log()).unwrap().trim(), point);
+}
+
+#[tokio::test]
+async fn killed_at_every_crash_point_the_request_completes_with_the_same_manifest() {
+    let expected = undisturbed().await;
+    let points = forecastle_frontend::crash_points::ALL.iter().chain(forecastle_worker::crash_points::ALL);
+    for point in points {
+        survives(point, &expected).await;
+    }
+}
+
+/// The completions of a run whose events are acknowledged before they are in the ledger are lost with a crash: the
+/// request does not complete, and the test above would see it.
+#[tokio::test]
+async fn a_mutant_that_acknowledges_before_it_commits_is_caught() {
+    let mut system = System::new(Stack::shared().unwrap(), &job("0.02")).unwrap();
+    write_files(&system.input(), FILES);
+    let point = forecastle_frontend::crash_points::COMPLETIONS_BEFORE_COMMIT.name();
+    let armed = [("FORECASTLE_CRASH_AT", point), (forecastle_frontend::mutants::VARIABLE, "ack-before-commit")];
+    system.start_frontend(&armed, &[]).await.unwrap();
+    system.start_worker("cpu=1,memory=1GiB", &[]).await.unwrap();
+    let request = system.submit("work", "k").await.unwrap();
+    system.frontend.as_mut().unwrap().wait(Duration::from_secs(30)).unwrap();
+    system.start_frontend(&[], &[]).await.unwrap();
+    let status = system.finished(&request, Duration::from_secs(12)).await;
+    assert!(status.is_err(), "the mutant lost nothing: {status:?}");
+}
+
+async fn start_job(system: &mut System) -> String {
+    start_programs(system).await;
+    reach_the_middle(system).await
+}
+
+async fn start_programs(system: &mut System) {
+    write_files(&system.input(), FILES);
+    system.start_frontend(&[], &[]).await.unwrap();
+    for _ in 0..2 {
+        system.start_worker("cpu=1,memory=1GiB", &[]).await.unwrap();
+    }
+}
+
+/// Submits the job, and returns when something has succeeded and something has not.
+async fn reach_the_middle(system: &mut System) -> String {
+    let request = system.submit("work", "k").await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = system.get(&format!("/v1/requests/{request}")).await.unwrap();
+        if status["stages"][0]["succeeded"].as_u64().is_some_and(|done| done > 0) {
+            assert_eq!(status["state"], "REQUEST_STATE_RUNNING", "the job was over before it could be disturbed");
+            return request;
+        }
+        assert!(Instant::now() < deadline, "nothing succeeds: {status}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn completes(system: &System, request: &str, expected: &str) {
+    let status = system.finished(request, Duration::from_secs(90)).await.unwrap();
+    assert_eq!(status["state"], "REQUEST_STATE_SUCCEEDED", "{status}");
+    assert_eq!(system.manifest(request).unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_worker_killed_in_the_middle() {
+    let expected = undisturbed().await;
+    let mut system = System::new(Stack::shared().unwrap(), &job("1")).unwrap();
+    let request = start_job(&mut system).await;
+    system.workers[0].kill().unwrap();
+    completes(&system, &request, &expected).await;
+}
+
+#[tokio::test]
+async fn the_frontend_killed_in_the_middle() {
+    let expected = undisturbed().await;
+    let mut system = System::new(Stack::shared().unwrap(), &job("0.5")).unwrap();
+    let request = start_job(&mut system).await;
+    system.frontend.as_mut().unwrap().kill().unwrap();
+    system.start_frontend(&[], &[]).await.unwrap();
+    completes(&system, &request, &expected).await;
+}
+
+#[tokio::test]
+async fn rabbitmq_killed_in_the_middle() {
+    let expected = undisturbed().await;
+    let mut system = System::new(Stack::own(5812, 18312).unwrap(), &job("0.5")).unwrap();
+    start_programs(&mut system).await;
+    // RabbitMQ writes the registration of a new quorum queue to disk half a second late or more, and killed before, it
+    // may come back with a queue that has no leader (infra/README.md). This test is about messages, so the registration
+    // is written now.
+    system.stack().run(&["rabbitmqctl", "eval", "ok = dets:sync(ra_directory_reverse)."]).unwrap();
+    let request = reach_the_middle(&mut system).await;
+    system.stack().run(&["kill-rabbitmq"]).unwrap();
+    system.stack().run(&["start-rabbitmq"]).unwrap();
+    completes(&system, &request, &expected).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_asked_to_drain_loses_nothing() {
+    let expected = undisturbed().await;
+    let mut system = System::new(Stack::shared().unwrap(), &job("0.5")).unwrap();
+    let request = start_job(&mut system).await;
+    let status = system.workers[0].terminate(Duration::from_secs(40)).unwrap();
+    assert!(status.success(), "{status}");
+    completes(&system, &request, &expected).await;
+}

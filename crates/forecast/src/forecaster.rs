@@ -1,0 +1,160 @@
+//! Profiles of every unit, behind the traits.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::declared::{Declared, DeclaredForecaster};
+use crate::features::Features;
+use crate::forecast::{Expert, Forecast, Forecaster};
+use crate::observation::{Learner, Observation, Rejection, Sample};
+use crate::profile::Profile;
+
+/// Bounds of what profiles hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProfileOptions {
+    /// Most runs remembered of one (request type, unit), at 48 bytes each.
+    pub window: usize,
+    /// Most (request type, unit) pairs remembered; the one that learnt least recently goes first.
+    pub profiles: usize,
+}
+
+impl Default for ProfileOptions {
+    /// 256 runs of each of 16,384 pairs.
+    fn default() -> Self {
+        Self { window: 256, profiles: 16_384 }
+    }
+}
+
+/// By request type, then by unit, so that looking one up copies no text.
+type Profiles = HashMap<String, HashMap<String, Mutex<Profile>>>;
+
+/// Online statistics of every (request type, unit): constant time for each run, and a bounded memory.
+///
+/// It learns CPU, memory, I/O and duration of successful runs and the limits of runs that were killed for memory, and
+/// looks at the size of the input alone: tenant, items, parameters and machine are not told apart.
+#[derive(Debug)]
+pub struct ProfileForecaster {
+    options: ProfileOptions,
+    fallback: DeclaredForecaster,
+    profiles: RwLock<Profiles>,
+    /// Observations that were learnt.
+    learnt: AtomicU64,
+    rejected: [AtomicU64; Rejection::ALL.len()],
+}
+
+impl Default for ProfileForecaster {
+    fn default() -> Self {
+        Self::new(ProfileOptions::default(), DeclaredForecaster::default())
+    }
+}
+
+impl ProfileForecaster {
+    /// Without any history yet. `fallback` completes what an owner did not declare.
+    pub fn new(options: ProfileOptions, fallback: DeclaredForecaster) -> Self {
+        Self {
+            options,
+            fallback,
+            profiles: RwLock::default(),
+            learnt: AtomicU64::new(0),
+            rejected: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// Observations learnt so far.
+    pub fn learnt(&self) -> u64 {
+        self.learnt.load(Ordering::Relaxed)
+    }
+
+    /// Observations left out so far, by reason; reasons that never occurred are absent.
+    pub fn rejected(&self) -> BTreeMap<Rejection, u64> {
+        Rejection::ALL
+            .into_iter()
+            .zip(&self.rejected)
+            .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
+    /// (Request type, unit) pairs remembered.
+    pub fn profiles(&self) -> usize {
+        self.read(|profiles| profiles.values().map(HashMap::len).sum())
+    }
+
+    /// Runs remembered, of all pairs.
+    pub fn runs(&self) -> usize {
+        self.read(|profiles| profiles.values().flat_map(HashMap::values).map(|p| lock(p).len()).sum())
+    }
+
+    fn read<T>(&self, with: impl FnOnce(&Profiles) -> T) -> T {
+        with(&self.profiles.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes room for one more pair.
+    fn make_room(&self, profiles: &mut Profiles) {
+        while profiles.values().map(HashMap::len).sum::<usize>() >= self.options.profiles.max(1) {
+            let oldest = profiles
+                .iter()
+                .flat_map(|(kind, units)| units.iter().map(move |(unit, p)| (lock(p).last_used, kind, unit)))
+                .min()
+                .map(|(_, kind, unit)| (kind.clone(), unit.clone()));
+            let Some((kind, unit)) = oldest else { return };
+            if let Some(units) = profiles.get_mut(&kind) {
+                units.remove(&unit);
+                if units.is_empty() {
+                    profiles.remove(&kind);
+                }
+            }
+        }
+    }
+}
+
+/// A profile is whole between any two statements that could panic, so a poisoned lock is still good.
+fn lock(profile: &Mutex<Profile>) -> MutexGuard<'_, Profile> {
+    profile.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Learner for ProfileForecaster {
+    fn observe(&self, observation: &Observation) {
+        let sample = match Sample::of(observation) {
+            Ok(sample) => sample,
+            Err(reason) => {
+                if let Some(count) = self.rejected.get(reason as usize) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                return;
+            }
+        };
+        let now = self.learnt.fetch_add(1, Ordering::Relaxed);
+        let learn = |profile: &Mutex<Profile>| {
+            let mut profile = lock(profile);
+            profile.learn(sample, self.options.window);
+            profile.last_used = now;
+        };
+        let Features { request_type, unit, .. } = &observation.features;
+        let known = self.read(|profiles| profiles.get(request_type).and_then(|units| units.get(unit)).map(learn));
+        if known.is_none() {
+            let mut profiles = self.profiles.write().unwrap_or_else(PoisonError::into_inner);
+            if !profiles.get(request_type).is_some_and(|units| units.contains_key(unit)) {
+                self.make_room(&mut profiles);
+            }
+            learn(profiles.entry(request_type.clone()).or_default().entry(unit.clone()).or_default());
+        }
+    }
+}
+
+impl Expert for ProfileForecaster {
+    /// Answers once a run of this (request type, unit) succeeded, or one was killed for memory that concerns it.
+    fn consider(&self, features: &Features, declared: &Declared) -> Option<Forecast> {
+        self.read(|profiles| {
+            let profile = profiles.get(&features.request_type)?.get(&features.unit)?;
+            lock(profile).forecast(features, declared, &self.fallback)
+        })
+    }
+}
+
+impl Forecaster for ProfileForecaster {
+    fn forecast(&self, features: &Features, declared: &Declared) -> Forecast {
+        self.consider(features, declared).unwrap_or_else(|| self.fallback.forecast(features, declared))
+    }
+}

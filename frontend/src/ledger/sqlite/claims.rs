@@ -1,0 +1,72 @@
+//! Who holds what: live runs with what is reserved for them, and attempts that nobody claimed.
+
+use rusqlite::Connection;
+
+use super::batch::shard_id;
+use super::chunk::{self, AttemptBody};
+use super::queries::rows;
+use super::{apply, during};
+use crate::ledger::{Claim, Error, LiveRun, Unclaimed};
+
+/// Every live run, with what its attempt was ordered with if that is still in flight.
+pub(super) fn claims(connection: &Connection) -> Result<Vec<Claim>, Error> {
+    let stored: Vec<(LiveRun, Option<Vec<u8>>)> = rows(
+        connection,
+        "listing claims",
+        "SELECT u.run_id, r.id, u.stage, u.shard, u.attempt, u.worker, u.claimed_ms, u.unwanted, a.body
+         FROM runs u JOIN requests r ON r.seq = u.request
+         LEFT JOIN attempts a ON a.request = u.request AND a.stage = u.stage AND a.shard = u.shard
+              AND a.attempt = u.attempt",
+        [],
+        |row| Ok((apply::live_run(row)?, row.get(8)?)),
+    )?;
+    stored
+        .into_iter()
+        .map(|(run, body)| {
+            let body: Option<AttemptBody> = body.map(|body| chunk::decode(&body, "an attempt")).transpose()?;
+            Ok(Claim {
+                run,
+                timeout_ms: body.as_ref().map_or(0, |body| body.timeout_ms),
+                reservation: body.and_then(|body| body.reservation.as_ref().map(Into::into)),
+            })
+        })
+        .collect()
+}
+
+/// Attempts that the broker has, that are old enough, and that nobody claimed.
+pub(super) fn unclaimed(connection: &Connection, released_before_ms: u64) -> Result<Vec<Unclaimed>, Error> {
+    let stored: Vec<(Unclaimed, Vec<u8>)> = rows(
+        connection,
+        "listing unclaimed attempts",
+        "SELECT r.id, a.stage, a.shard, a.attempt, a.body FROM attempts a JOIN requests r ON r.seq = a.request
+         WHERE a.claimed = 0 AND a.confirmed = 1",
+        [],
+        |row| {
+            let shard = shard_id(row.get(0)?, row.get(1)?, row.get(2)?);
+            let unclaimed = Unclaimed { shard, attempt: row.get(3)?, queue: String::new(), released_ms: 0 };
+            Ok((unclaimed, row.get(4)?))
+        },
+    )?;
+    let mut found = Vec::new();
+    for (unclaimed, body) in stored {
+        let body: AttemptBody = chunk::decode(&body, "an attempt")?;
+        if body.released_ms < released_before_ms {
+            found.push(Unclaimed { queue: body.queue, released_ms: body.released_ms, ..unclaimed });
+        }
+    }
+    Ok(found)
+}
+
+/// How many events a reader has not read: all numbers since, without those that were replaced. (What retention
+/// removed, every reader had read.)
+pub(super) fn lag(connection: &Connection, reader: &str) -> Result<u64, Error> {
+    let lag: i64 = connection
+        .prepare_cached(
+            "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0) - read.seq
+                    - (SELECT count(*) FROM event_gaps g WHERE g.seq > read.seq)
+             FROM (SELECT coalesce((SELECT seq FROM watermarks WHERE reader = ?1), 0) AS seq) read",
+        )
+        .and_then(|mut statement| statement.query_row([reader], |row| row.get(0)))
+        .map_err(during("counting what a reader has not read"))?;
+    Ok(u64::try_from(lag).unwrap_or(0))
+}

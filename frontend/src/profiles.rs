@@ -1,0 +1,125 @@
+//! Profiles: the forecaster learns from the ledger's events, in their order, after their commit.
+//!
+//! What it learnt lives in memory; at start it is learnt again from the events that the ledger still has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forecastle_forecast::{Ending, Features, Learner, Observation};
+use forecastle_protos::ids::RequestId;
+use forecastle_protos::v1::{self, Outcome};
+use forecastle_resources::Bytes;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::forecasting;
+use crate::ledger::{Error, EventKind, Ledger, RecordedEvent};
+
+/// Events learnt between two looks at whether to stop.
+const PAGE: u32 = 1000;
+
+/// The service.
+pub struct Profiles {
+    /// Where events come from.
+    pub ledger: Arc<dyn Ledger>,
+    /// Who learns.
+    pub learner: Arc<dyn Learner>,
+    /// Wakes it.
+    pub recorded: Arc<Notify>,
+    seen: i64,
+    /// The parameters of the request that was seen last: events of one request come together.
+    last: Option<(RequestId, Option<pbjson_types::Struct>)>,
+}
+
+impl Profiles {
+    /// A service that has learnt nothing.
+    pub fn new(ledger: Arc<dyn Ledger>, learner: Arc<dyn Learner>, recorded: Arc<Notify>) -> Self {
+        Self { ledger, learner, recorded, seen: 0, last: None }
+    }
+
+    /// Learns what the ledger has now. Called once before anything is released.
+    pub async fn catch_up(&mut self) -> Result<usize, Error> {
+        let mut learnt = 0;
+        loop {
+            let events = self.ledger.events_after(self.seen, PAGE).await?;
+            for event in &events {
+                learnt += usize::from(self.learn(event).await?);
+                self.seen = event.seq;
+            }
+            if events.len() < PAGE as usize {
+                return Ok(learnt);
+            }
+        }
+    }
+
+    /// Learns until told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let recorded = Arc::clone(&self.recorded);
+        loop {
+            let notified = recorded.notified();
+            if let Err(error) = self.catch_up().await {
+                tracing::error!(%error, "learning waits for the ledger");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = notified => {}
+                // Catches what was recorded between reading and waiting.
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    }
+
+    async fn learn(&mut self, recorded: &RecordedEvent) -> Result<bool, Error> {
+        let EventKind::Completed(completed) = &recorded.event.kind else { return Ok(false) };
+        let request = recorded.event.shard.request;
+        if self.last.as_ref().is_none_or(|(known, _)| *known != request) {
+            let parameters = self.ledger.head(request).await?.and_then(|head| head.body.parameters);
+            self.last = Some((request, parameters));
+        }
+        let parameters = self.last.as_ref().and_then(|(_, parameters)| parameters.as_ref());
+        match observation(completed, parameters) {
+            Some(observation) => {
+                self.learner.observe(&observation);
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+}
+
+/// What a run teaches; `None` if it teaches nothing (it never ran, or its end was not its own doing).
+fn observation(completed: &v1::Completed, parameters: Option<&pbjson_types::Struct>) -> Option<Observation> {
+    let usage = completed.usage.as_ref()?;
+    let ending = match completed.outcome() {
+        Outcome::Succeeded => Ending::Succeeded,
+        Outcome::OutOfMemory => {
+            // The lease may have grown, and that was still too little; or it had shrunk, which says less.
+            let last = completed.adjustments.last().and_then(|change| change.to.as_ref());
+            let vector = last.or_else(|| completed.reservation.as_ref()?.vector.as_ref())?;
+            Ending::OutOfMemory { limit: Bytes(vector.memory_bytes) }
+        }
+        Outcome::TaskError | Outcome::PermanentError | Outcome::Timeout => Ending::Other,
+        Outcome::Unspecified
+        | Outcome::WorkerLost
+        | Outcome::Preempted
+        | Outcome::Drained
+        | Outcome::Cancelled
+        | Outcome::Unsupported => return None,
+    };
+    Some(Observation {
+        features: Features {
+            request_type: completed.request_type.clone(),
+            unit: completed.unit.clone(),
+            tenant: completed.tenant.clone(),
+            input_bytes: completed.input_bytes,
+            input_items: completed.input_items,
+            parameters: forecasting::parameters(parameters),
+            node_class: Some(completed.node_class.clone()).filter(|class| !class.is_empty()),
+        },
+        ending,
+        memory: Bytes(usage.memory_bytes),
+        cpu_time: Duration::from_millis(usage.cpu_ms),
+        io_bytes: usage.io_read_bytes.saturating_add(usage.io_write_bytes),
+        duration: Duration::from_millis(usage.duration_ms),
+    })
+}

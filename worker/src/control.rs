@@ -1,0 +1,87 @@
+//! Control messages: what the frontend tells the fleet.
+//!
+//! They are advice that the frontend repeats until it sees the effect, so one that is lost changes nothing for long.
+
+use std::sync::Arc;
+
+use forecastle_broker::{Broker, ConsumeOptions, ConsumerEvent};
+use forecastle_protos::ids::{RunId, WorkerId};
+use forecastle_protos::v1::{self, control_message::Kind};
+use forecastle_service::Shutdown;
+use metrics::counter;
+use prost::Message as _;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::claimer::ClaimerHandle;
+use crate::metric_definitions::CONTROLS;
+use crate::queues::open_consumer;
+
+/// The service.
+pub(crate) struct Control {
+    pub(crate) worker: WorkerId,
+    pub(crate) fleet: String,
+    pub(crate) claimer: ClaimerHandle,
+    /// Asks for a load report.
+    pub(crate) report: Arc<Notify>,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// The queue on which a worker hears them.
+pub(crate) fn queue(worker: WorkerId) -> String {
+    format!("forecastle.control.worker.{worker}")
+}
+
+impl Control {
+    /// Listens until told to stop, or until the broker is closed.
+    pub(crate) async fn run(self, broker: Arc<dyn Broker>, stop: CancellationToken) {
+        let options = ConsumeOptions { window: 64, exclusive: true, tag: format!("forecastle-worker {}", self.worker) };
+        let queue = queue(self.worker);
+        let opening = open_consumer(&*broker, &queue, &options);
+        let Some(Some(mut consumer)) = stop.run_until_cancelled(opening).await else { return };
+        while let Some(Some(event)) = stop.run_until_cancelled(consumer.next()).await {
+            let ConsumerEvent::Delivery(delivery) = event else { continue };
+            match v1::ControlMessage::decode(&*delivery.message.body) {
+                Ok(message) => self.hear(message.kind).await,
+                Err(error) => unreadable(&error.to_string()),
+            }
+            delivery.ack().await;
+        }
+        consumer.close().await;
+    }
+
+    async fn hear(&self, kind: Option<Kind>) {
+        match kind {
+            Some(Kind::Cancel(cancel)) => {
+                counter!(CONTROLS, "kind" => "cancel").increment(1);
+                let runs: Vec<RunId> = cancel.run_ids.iter().filter_map(|id| id.parse().ok()).collect();
+                if runs.len() < cancel.run_ids.len() {
+                    unreadable("some run ids to cancel are no run ids");
+                }
+                self.claimer.cancel(runs, cancel.reason).await;
+            }
+            Some(Kind::Drain(drain)) => {
+                if self.is_meant_by(&drain) {
+                    counter!(CONTROLS, "kind" => "drain").increment(1);
+                    tracing::info!("draining, as the frontend asks");
+                    self.shutdown.request_drain();
+                }
+            }
+            Some(Kind::ReportNow(_)) => {
+                counter!(CONTROLS, "kind" => "report-now").increment(1);
+                self.report.notify_one();
+            }
+            None => unreadable("a control message of a kind that this version does not know"),
+        }
+    }
+
+    /// This worker by name, or all of its fleet; a message that names neither means nobody.
+    fn is_meant_by(&self, drain: &v1::Drain) -> bool {
+        if drain.worker_id.is_empty() { drain.fleet == self.fleet } else { drain.worker_id == self.worker.to_string() }
+    }
+}
+
+fn unreadable(reason: &str) {
+    tracing::warn!(reason, "a control message cannot be read");
+    counter!(CONTROLS, "kind" => "unreadable").increment(1);
+}

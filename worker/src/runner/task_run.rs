@@ -1,0 +1,131 @@
+//! A typed task in this process.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use forecastle_admission::UsageSample;
+use forecastle_protos::v1::{self, Outcome};
+use forecastle_resources::Bytes;
+use forecastle_task::{Context, ContextParts, CpuMeter, RunnableTask, TaskError};
+use serde_json::Value;
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::adjustment::{Bounds, Follower};
+use crate::runner::meter::milliseconds;
+use crate::runner::run_spec::RunSpec;
+use crate::runner::stop_cause::{StopCause, StopWatch};
+use crate::runner::verdict::Verdict;
+
+/// How long a task that was told to end may take to do so by itself.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long an aborted task may take to reach its next await.
+const ABORT_WITHIN: Duration = Duration::from_secs(1);
+
+/// The longest small result, as JSON.
+const LONGEST_RESULT: usize = 64 << 10;
+
+/// How a task ended.
+#[derive(Debug)]
+pub(crate) struct TaskEnd {
+    pub(crate) verdict: Verdict,
+    pub(crate) usage: v1::Usage,
+    pub(crate) result: String,
+}
+
+/// Runs a task to its end; one that is to be run again has `farewell` to keep a checkpoint. Its memory cannot be told from the worker's and is not measured.
+pub(crate) async fn run(
+    task: Arc<dyn RunnableTask>,
+    parameters: Value,
+    parts: ContextParts,
+    spec: &RunSpec,
+    farewell: Duration,
+) -> TaskEnd {
+    let started = Instant::now();
+    let watch = StopWatch::start(spec.stop.clone(), spec.limit, CancellationToken::new());
+    let (cpu, cancellation) = (parts.cpu.clone(), parts.cancellation.clone());
+    let bounds = Bounds::of(&spec.unit, Bytes::ZERO, false);
+    let _following = Follower::new(&spec.allocation, bounds, None, None)
+        .map(|follower| AbortOnDropHandle::new(tokio::spawn(follow(follower, cpu.clone()))));
+    let context = Context::new(parts);
+    // In a task of the runtime's own, a panic is an answer.
+    let future = cpu.metered(async move { task.run(parameters, &context).await });
+    let mut handle = AbortOnDropHandle::new(tokio::spawn(future));
+    let (verdict, result) = tokio::select! {
+        biased;
+        ended = &mut handle => judge(ended),
+        cause = watch.cause() => {
+            cancellation.cancel();
+            stop(handle, &cause, if cause.continues() { farewell.max(GRACE) } else { GRACE }).await
+        }
+    };
+    let usage = v1::Usage {
+        cpu_ms: milliseconds(cpu.total()),
+        duration_ms: milliseconds(started.elapsed()),
+        source: "in-process".to_owned(),
+        ..v1::Usage::default()
+    };
+    TaskEnd { verdict, usage, result }
+}
+
+/// Follows its CPU time until the task has ended.
+async fn follow(mut follower: Follower, cpu: CpuMeter) {
+    let mut due = follower.interval();
+    loop {
+        tokio::time::sleep(due).await;
+        due = follower.heed(UsageSample { cpu: Some(cpu.total()), ..UsageSample::default() }).await;
+    }
+}
+
+async fn stop(
+    mut handle: AbortOnDropHandle<Result<Value, TaskError>>,
+    cause: &StopCause,
+    grace: Duration,
+) -> (Verdict, String) {
+    if let Ok(ended) = tokio::time::timeout(grace, &mut handle).await {
+        let (verdict, result) = judge(ended);
+        // It had succeeded at that very moment; any other end is that of a task that was stopped.
+        return if verdict.is_success() { (verdict, result) } else { (Verdict::stopped(cause), String::new()) };
+    }
+    handle.abort();
+    if tokio::time::timeout(ABORT_WITHIN, &mut handle).await.is_err() {
+        tracing::error!(
+            "a task that was stopped blocks a thread of the runtime: blocking work belongs in Context::blocking"
+        );
+    }
+    (Verdict::stopped(cause), String::new())
+}
+
+fn judge(ended: Result<Result<Value, TaskError>, JoinError>) -> (Verdict, String) {
+    let failed = |outcome, error: String| (Verdict::failed(outcome, error), String::new());
+    match ended {
+        Ok(Ok(value)) => {
+            let result = if value.is_null() { String::new() } else { value.to_string() };
+            if result.len() > LONGEST_RESULT {
+                let error = format!(
+                    "the result has {} bytes, and at most {LONGEST_RESULT} are taken: write a file",
+                    result.len()
+                );
+                return failed(Outcome::PermanentError, error);
+            }
+            (Verdict::succeeded(0), result)
+        }
+        Ok(Err(error)) => {
+            let outcome = if error.is_retryable() { Outcome::TaskError } else { Outcome::PermanentError };
+            failed(outcome, error.to_string())
+        }
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => {
+                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+                failed(
+                    Outcome::TaskError,
+                    format!("the task panicked: {}", text.as_deref().unwrap_or("without a message")),
+                )
+            }
+            Err(_) => failed(Outcome::TaskError, "the task was aborted".to_owned()),
+        },
+    }
+}

@@ -1,0 +1,94 @@
+//! An executor that does what the unit's name says, and watches what runs at a time.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use forecastle_protos::ids::{RunId, ShardId};
+use forecastle_protos::v1::{self, Outcome};
+use forecastle_resources::{Bytes, BytesPerSecond, CpuMillis, ResourceVector};
+use forecastle_worker::{Ending, Execution, Executor};
+use tokio::time::Instant;
+
+/// Units: `second` and `minute` succeed after that long, `hour` too, `fail` fails at once, `panic` panics.
+#[derive(Debug, Default)]
+pub(crate) struct Scripted {
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    running: BTreeMap<RunId, ResourceVector>,
+    most: ResourceVector,
+    starts: Vec<(ShardId, Instant)>,
+}
+
+impl Scripted {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Shards in the order in which their runs started, and when.
+    pub(crate) fn starts(&self) -> Vec<(ShardId, Instant)> {
+        self.seen.lock().unwrap().starts.clone()
+    }
+
+    /// The most that was reserved at a time by what ran.
+    pub(crate) fn most(&self) -> ResourceVector {
+        self.seen.lock().unwrap().most.clone()
+    }
+}
+
+#[async_trait]
+impl Executor for Scripted {
+    fn units(&self) -> Vec<String> {
+        ["fail", "hour", "minute", "panic", "second"].map(str::to_owned).to_vec()
+    }
+
+    fn refuses(&self, unit: &str) -> Option<String> {
+        (!self.units().iter().any(|known| known == unit)).then(|| format!("there is no unit `{unit}`"))
+    }
+
+    fn enforcement(&self) -> &'static str {
+        "none"
+    }
+
+    async fn execute(&self, execution: Execution) -> Ending {
+        let headers = &execution.assignment.headers;
+        {
+            let mut seen = self.seen.lock().unwrap();
+            seen.running.insert(execution.run, headers.reservation.vector.clone());
+            let now = seen.running.values().fold(ResourceVector::ZERO, |sum, held| sum.saturating_add(held));
+            seen.most = seen.most.max(&now);
+            seen.starts.push((headers.shard, Instant::now()));
+        }
+        execution.usage.set_memory(Bytes(12_345));
+        execution.usage.set_rates(CpuMillis(250), BytesPerSecond(4096));
+        let takes = match execution.assignment.shard.unit.as_str() {
+            "second" => Duration::from_secs(1),
+            "minute" => Duration::from_mins(1),
+            "hour" => Duration::from_hours(1),
+            "panic" => panic!("on purpose"),
+            _ => Duration::ZERO,
+        };
+        let limit = execution.limit.unwrap_or(Duration::MAX);
+        let ending = tokio::select! {
+            () = tokio::time::sleep(takes.min(limit)) => {
+                let outcome = match execution.assignment.shard.unit.as_str() {
+                    _ if takes > limit => Outcome::Timeout,
+                    "fail" => Outcome::TaskError,
+                    _ => Outcome::Succeeded,
+                };
+                let usage = v1::Usage { cpu_ms: 5, source: "in-process".to_owned(), ..Default::default() };
+                Ending { usage: Some(usage), inline_json: "7".to_owned(), ..Ending::failed(outcome, "") }
+            }
+            () = execution.stop.token().cancelled() => {
+                let reason = execution.stop.reason().expect("a reason comes with the signal");
+                Ending::failed(reason.outcome(), reason.explanation())
+            }
+        };
+        self.seen.lock().unwrap().running.remove(&execution.run);
+        ending
+    }
+}
