@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use forecastle_admission::DeskOptions;
 use forecastle_broker::rabbitmq::RabbitMq;
 use forecastle_broker::{Broker, layout};
 use forecastle_protos::ids::WorkerId;
@@ -127,8 +128,13 @@ pub(crate) async fn run(
     let source = Source { worker, node_class: description.node_class.clone() };
     let (publisher, events) = EventPublisher::new(broker.publisher(EVENTS_WINDOW).await?);
     let claiming = ClaimerOptions {
-        hold: options.claiming.hold.0,
-        most_held: options.claiming.most_held,
+        desk: DeskOptions {
+            hold: options.claiming.hold.0,
+            most_held: options.claiming.most_held,
+            // Workers of a fleet differ in it, so that their pauses do.
+            seed: worker.0.as_u64_pair().1,
+            ..DeskOptions::default()
+        },
         tag: format!("forecastle-worker {}", options.name),
         queues: queues::held_by(&options.fleet, &preparation.capacity, &options.claiming.reference_worker)
             .map(|(_, _, name)| name)

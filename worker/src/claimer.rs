@@ -1,20 +1,18 @@
 //! The claimer: the one owner of what is in flight. Everybody else sends it messages.
 //!
-//! It holds at most one offer a queue, chooses among them with the pure policy of `forecastle-admission`, and starts a
-//! [run](crate::run) for each that it claims. An offer that cannot be claimed within the hold is handed back, and so is
-//! whatever does not belong to the first [`ClaimerOptions::most_held`]: no worker hides work from an idle one.
+//! The pure [desk](forecastle_admission::Desk) says what to do about offers; here it is done: consumers are opened and
+//! closed, offers settled, and a [run](crate::run) is started for each that is claimed. A simulated fleet runs the same
+//! desk.
 //!
 //! What always holds: the sum of all leases is at most the capacity; an attempt runs at most once at a time here; an
 //! offer is settled exactly once, or its channel is gone.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use forecastle_admission::{Claim, ClaimPolicy, Decision, Offer as PolicyOffer, Time, Waiting};
+use forecastle_admission::{Arrival, Desk, DeskOptions, HandBack, LeaseId, QueueIndex, Step, Time};
 use forecastle_broker::{Broker, Delivery, Settlement};
 use forecastle_protos::ids::RunId;
-use forecastle_resources::Resource;
 use metrics::{counter, gauge};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -32,12 +30,9 @@ use crate::live_runs::{LiveRun, LiveRuns, Snapshot};
 use crate::metric_definitions::{
     OFFERS_HANDED_BACK, OFFERS_HELD, OFFERS_INTERRUPTED, OFFERS_REPEATED, OFFERS_UNREADABLE,
 };
-use crate::queues::{QueueIndex, Remembered, ShardQueues};
+use crate::queues::{ConsumerId, ShardConsumers};
 use crate::run::{Run, RunEnvironment};
 use crate::stop::{StopReason, StopSignal};
-
-/// How often it is looked for borrowers that overrun, while somebody waits.
-const OVERRUNS_EVERY: Duration = Duration::from_secs(1);
 
 /// Messages to the claimer that wait; who sends more waits.
 const MAILBOX: usize = 256;
@@ -46,9 +41,9 @@ const MAILBOX: usize = 256;
 #[derive(Debug)]
 pub(crate) enum Message {
     /// A queue offers a shard.
-    Offered(QueueIndex, Box<Delivery>),
-    /// The channel of a queue was lost: what it offered is void.
-    Interrupted(QueueIndex),
+    Offered(ConsumerId, Box<Delivery>),
+    /// A consumer lost its channel: what it offered is void.
+    Interrupted(ConsumerId),
     /// The ledger's queue has the claim of this run.
     Claimed(RunId),
     /// This run has ended, and its lease with it.
@@ -108,47 +103,28 @@ impl ClaimerHandle {
 /// How the claimer behaves.
 #[derive(Debug, Clone)]
 pub(crate) struct ClaimerOptions {
-    /// How long an offer that cannot be claimed is kept.
-    pub(crate) hold: Duration,
-    /// The most offers that are kept without being claimed.
-    pub(crate) most_held: usize,
+    /// How offers are chosen and kept.
+    pub(crate) desk: DeskOptions,
     /// A name for the broker's console.
     pub(crate) tag: String,
     /// The queues that offer.
     pub(crate) queues: Vec<String>,
 }
 
-/// An offer in hand.
+/// What settles an offer, and what it asks for.
 struct Offer {
-    queue: QueueIndex,
+    consumer: ConsumerId,
     delivery: Delivery,
     assignment: Arc<Assignment>,
-    claim: Claim,
-    released: Time,
-    /// When it was first offered here, whether it was handed back since or not.
-    offered: Time,
-    held_until: Instant,
-}
-
-/// Who takes part in the choice.
-#[derive(Debug, Clone, Copy)]
-enum Candidate {
-    /// An offer in hand, by its place.
-    InHand(usize),
-    /// What a parked queue offered.
-    Remembered(QueueIndex),
 }
 
 /// The service.
 pub(crate) struct Claimer {
-    hold: Duration,
-    most_held: usize,
-    policy: ClaimPolicy,
     clock: Clock,
     leases: Leases,
     /// `None` once no more offers are taken.
-    queues: Option<ShardQueues>,
-    offers: Vec<Offer>,
+    desk: Option<Desk<AttemptKey, Offer>>,
+    consumers: ShardConsumers,
     runs: LiveRuns,
     environment: Arc<RunEnvironment>,
     /// The runs.
@@ -157,8 +133,6 @@ pub(crate) struct Claimer {
     chores: JoinSet<()>,
     mailbox: mpsc::Receiver<Message>,
     snapshot: watch::Sender<Snapshot>,
-    /// True while some candidate waits, so that overruns matter.
-    somebody_waits: bool,
 }
 
 impl Claimer {
@@ -174,23 +148,21 @@ impl Claimer {
     ) -> (Self, ClaimerHandle) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let environment = Arc::new(RunEnvironment { source, events, executor, adjuster, mailbox: sender.clone() });
-        let queues = ShardQueues::open(options.queues, broker, options.tag, options.hold, sender.clone());
+        let desk = Desk::new(options.queues.iter().map(|_| 1), options.desk);
+        let mut consumers = ShardConsumers::new(options.queues, broker, options.tag, sender.clone());
+        desk.windows().for_each(|(queue, window)| consumers.open(queue, window));
         let (snapshot, snapshots) = watch::channel(Snapshot::default());
         let claimer = Self {
-            hold: options.hold,
-            most_held: options.most_held,
-            policy: ClaimPolicy::default(),
             clock: Clock::start(),
             leases,
-            queues: Some(queues),
-            offers: Vec::new(),
+            desk: Some(desk),
+            consumers,
             runs: LiveRuns::default(),
             environment,
             tasks: JoinSet::new(),
             chores: JoinSet::new(),
             mailbox,
             snapshot,
-            somebody_waits: false,
         };
         (claimer, ClaimerHandle { mailbox: sender, snapshot: snapshots })
     }
@@ -198,8 +170,7 @@ impl Claimer {
     /// Claims until `stop`; then offers in hand are left to their channels.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         loop {
-            self.reconsider();
-            let wake = self.next_wake();
+            let wake = self.reconsider().map(|wake| self.clock.instant(wake));
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 Some(message) = self.mailbox.recv() => self.hear(message),
@@ -213,11 +184,10 @@ impl Claimer {
 
     fn hear(&mut self, message: Message) {
         match message {
-            Message::Offered(queue, delivery) => self.take(queue, *delivery),
-            Message::Interrupted(queue) => {
-                let before = self.offers.len();
-                self.offers.retain(|offer| offer.queue != queue);
-                counter!(OFFERS_INTERRUPTED).increment((before - self.offers.len()) as u64);
+            Message::Offered(consumer, delivery) => self.take(consumer, *delivery),
+            Message::Interrupted(consumer) => {
+                let void = self.desk.iter_mut().flat_map(|desk| desk.void(|offer| offer.payload.consumer == consumer));
+                counter!(OFFERS_INTERRUPTED).increment(void.count() as u64);
             }
             Message::Claimed(run) => {
                 for delivery in self.runs.confirm_claim(run) {
@@ -244,7 +214,7 @@ impl Claimer {
     }
 
     /// A new offer.
-    fn take(&mut self, queue: QueueIndex, delivery: Delivery) {
+    fn take(&mut self, consumer: ConsumerId, delivery: Delivery) {
         let assignment = match Assignment::read(&delivery.message) {
             Ok(assignment) => Arc::new(assignment),
             Err(error) => {
@@ -253,13 +223,12 @@ impl Claimer {
                 return self.settle(delivery, Settlement::Reject);
             }
         };
-        let Some(queues) = &mut self.queues else { return self.settle(delivery, Settlement::Requeue) };
-        let key = assignment.key();
-        let now = self.clock.now();
-        let offered = queues.offered(queue, key, now);
+        let Some(desk) = &mut self.desk else { return self.settle(delivery, Settlement::Requeue) };
+        let (key, now) = (assignment.key(), self.clock.now());
         if self.runs.is_live(key) {
             // Its channel was lost before the acknowledgement. Once the claim is confirmed the ledger answers for it.
             counter!(OFFERS_REPEATED).increment(1);
+            desk.passed(consumer.queue, key, now);
             if let Some(delivery) = self.runs.keep_repeated(key, delivery) {
                 self.settle(delivery, Settlement::Ack);
             }
@@ -267,148 +236,59 @@ impl Claimer {
         }
         if let Some(reason) = self.environment.executor.refuses(&assignment.shard.unit) {
             tracing::warn!(shard = %key.shard, unit = assignment.shard.unit, reason, "a shard cannot be run here");
+            desk.passed(consumer.queue, key, now);
             return self.start(assignment, delivery, Err(reason));
         }
-        self.offers.push(Offer {
-            queue,
-            delivery,
+        let arrival = Arrival {
+            queue: consumer.queue,
+            key,
             claim: assignment.claim(),
             released: self.clock.at_unix_ms(assignment.shard.released_unix_ms),
-            assignment,
-            offered,
-            held_until: Instant::now() + self.hold,
-        });
+            payload: Offer { consumer, delivery, assignment },
+        };
+        desk.take(arrival, now);
     }
 
-    /// Does what can be done now.
-    fn reconsider(&mut self) {
-        if let Some(queues) = &mut self.queues {
-            queues.pass_time();
-        }
-        self.choose();
-        gauge!(OFFERS_HELD).set(self.offers.len() as f64);
+    /// Does what can be done now, and answers when to look again at the latest.
+    fn reconsider(&mut self) -> Option<Time> {
+        let wake = self.do_what_the_desk_says();
+        let offers: Vec<_> = self.desk.iter().flat_map(Desk::in_hand).map(|offer| offer.key).collect();
+        gauge!(OFFERS_HELD).set(offers.len() as f64);
         let pool = self.leases.pool();
         self.snapshot.send_if_modified(|snapshot| {
-            let offers = self.offers.iter().map(|offer| offer.assignment.key()).collect();
-            let next = Snapshot { offers, ..self.runs.snapshot(&pool, self.queues.is_none()) };
+            let next = Snapshot { offers, ..self.runs.snapshot(&pool, self.desk.is_none()) };
             let changed = *snapshot != next;
             *snapshot = next;
             changed
         });
+        wake
     }
 
-    fn choose(&mut self) {
-        let now = self.clock.now();
-        // What will be left if everything comes that queues were opened for.
-        let mut pool = self.leases.pool();
-        for claim in self.queues.iter().flat_map(ShardQueues::expected) {
-            // If it does not fit any more, it will wait like others.
-            let _ = pool.try_acquire(claim, now);
-        }
+    fn do_what_the_desk_says(&mut self) -> Option<Time> {
         loop {
-            let (candidates, offers) = self.candidates();
-            match self.policy.choose(&offers, &pool, now) {
-                Decision::Claim(place) => {
-                    match candidates[place] {
-                        Candidate::InHand(index) => {
-                            if !self.claim(index, now) {
-                                return;
-                            }
-                        }
-                        Candidate::Remembered(queue) => {
-                            if let Some(queues) = &mut self.queues {
-                                queues.expect(queue);
-                            }
-                        }
-                    }
-                    let _ = pool.try_acquire(&offers[place].claim, now);
+            let now = self.clock.now();
+            let desk = self.desk.as_mut()?;
+            match self.leases.with(|pool| desk.next(pool, now)) {
+                Step::Claim(Arrival { payload: Offer { delivery, assignment, .. }, .. }, lease) => {
+                    let lease = self.leases.guard(lease);
+                    self.start(assignment, delivery, Ok(lease));
                 }
-                Decision::HandBack(place, resource) => match candidates[place] {
-                    Candidate::InHand(index) => self.hand_back(index, &HandBack::NeverFits(resource)),
-                    // What never fits is not remembered.
-                    Candidate::Remembered(_) => return,
-                },
-                Decision::Wait { waiting, .. } => {
-                    self.somebody_waits = !waiting.is_empty();
-                    self.leases.say_waiting(self.somebody_waits);
-                    self.preempt(&offers, now);
-                    self.keep(&candidates, &offers, &waiting);
-                    return;
+                Step::HandBack { queue, offers, reason } => self.hand_back(queue, offers, &reason),
+                Step::Open { queue, window } => self.consumers.open(queue, window),
+                Step::Wait { somebody_waits, preempt, wake } => {
+                    self.leases.say_waiting(somebody_waits);
+                    preempt.into_iter().for_each(|lease| self.preempt(lease));
+                    return wake;
                 }
             }
         }
     }
 
-    fn candidates(&self) -> (Vec<Candidate>, Vec<PolicyOffer>) {
-        let in_hand = self.offers.iter().enumerate().map(|(index, offer)| {
-            let Offer { claim, released, offered, .. } = offer;
-            let known = PolicyOffer { claim: claim.clone(), released: *released, offered: *offered };
-            (Candidate::InHand(index), known)
-        });
-        let remembered = self.queues.iter().flat_map(ShardQueues::remembered).map(|(queue, offer)| {
-            let Remembered { claim, released, offered, .. } = offer.clone();
-            (Candidate::Remembered(queue), PolicyOffer { claim, released, offered })
-        });
-        in_hand.chain(remembered).unzip()
-    }
-
-    /// Hands back what has been held for long, and what is not among the first few.
-    fn keep(&mut self, candidates: &[Candidate], offers: &[PolicyOffer], waiting: &[Waiting]) {
-        let mut order: Vec<(usize, usize)> = candidates
-            .iter()
-            .enumerate()
-            .filter_map(|(place, candidate)| match candidate {
-                Candidate::InHand(index) => Some((place, *index)),
-                Candidate::Remembered(_) => None,
-            })
-            .collect();
-        order.sort_by_key(|(place, _)| (offers[*place].claim.priority, offers[*place].released));
-        let now = Instant::now();
-        let mut back: Vec<(usize, HandBack)> = Vec::new();
-        for (rank, (place, index)) in order.into_iter().enumerate() {
-            if self.offers[index].held_until <= now {
-                let reason = waiting.get(place).map(|waiting| format!("{:?}", waiting.reason));
-                tracing::debug!(shard = %self.offers[index].assignment.headers.shard, reason, "an offer waits for too long");
-                back.push((index, HandBack::Held));
-            } else if rank >= self.most_held {
-                back.push((index, HandBack::TooMany));
-            }
+    /// Stops a borrower that overran while somebody waits for what is guaranteed to it.
+    fn preempt(&self, lease: LeaseId) {
+        if let Some(run) = self.runs.stop_lease(lease, StopReason::Preempted) {
+            tracing::info!(%run, "a run is preempted: it overran on borrowed capacity that its owner waits for");
         }
-        // From the last, so that the places before it stay.
-        back.sort_by_key(|(index, _)| std::cmp::Reverse(*index));
-        for (index, reason) in back {
-            self.hand_back(index, &reason);
-        }
-    }
-
-    /// Stops borrowers that overran while somebody waits for what is guaranteed to it.
-    fn preempt(&mut self, offers: &[PolicyOffer], now: Time) {
-        let pool = self.leases.pool();
-        for offer in offers {
-            for lease in pool.overdue_borrowers(offer.claim.priority, &offer.claim.vector, now) {
-                if let Some(run) = self.runs.stop_lease(lease, StopReason::Preempted) {
-                    tracing::info!(%run, priority = %offer.claim.priority, "a run is preempted: it overran on borrowed capacity");
-                }
-            }
-        }
-    }
-
-    /// Claims an offer. `false` if the pool disagrees, because a lease has grown since the choice.
-    fn claim(&mut self, index: usize, now: Time) -> bool {
-        let lease = match self.leases.acquire(&self.offers[index].claim, now) {
-            Ok(lease) => lease,
-            Err(resource) => {
-                // A lease has grown in between; that wakes the chooser again.
-                tracing::debug!(%resource, "an offer was chosen that does not fit any more");
-                return false;
-            }
-        };
-        let Offer { queue, delivery, assignment, .. } = self.offers.swap_remove(index);
-        if let Some(queues) = &mut self.queues {
-            queues.claimed(queue);
-        }
-        self.start(assignment, delivery, Ok(lease));
-        true
     }
 
     fn start(&mut self, assignment: Arc<Assignment>, delivery: Delivery, lease: Result<crate::leases::Lease, String>) {
@@ -421,27 +301,21 @@ impl Claimer {
         self.tasks.spawn(run.live(Arc::clone(&self.environment)));
     }
 
-    /// Hands an offer back and parks its queue.
-    fn hand_back(&mut self, index: usize, reason: &HandBack) {
-        let offer = self.offers.swap_remove(index);
-        let key: AttemptKey = offer.assignment.key();
-        counter!(OFFERS_HANDED_BACK, "reason" => reason.label()).increment(1);
-        let remembered = match reason {
-            HandBack::NeverFits(resource) => {
-                tracing::info!(shard = %key.shard, wants = %offer.claim.vector, %resource, "a shard is too large for this worker");
-                None
-            }
-            HandBack::Held | HandBack::TooMany => {
-                Some(Remembered { claim: offer.claim, released: offer.released, offered: offer.offered })
-            }
-        };
-        let consumer = self.queues.as_mut().and_then(|q| q.park(offer.queue, key, offer.offered, remembered));
+    /// Hands offers back, the oldest last, so that it is the first again.
+    fn hand_back(&mut self, queue: QueueIndex, offers: Vec<Arrival<AttemptKey, Offer>>, reason: &HandBack) {
+        counter!(OFFERS_HANDED_BACK, "reason" => label(reason)).increment(offers.len() as u64);
+        for Arrival { key, claim, .. } in &offers {
+            tracing::debug!(shard = %key.shard, wants = %claim.vector, ?reason, "an offer is handed back");
+        }
+        let consumer = self.consumers.take(queue);
         self.chores.spawn(async move {
             // First the consumer, or the broker might offer it here again.
             if let Some(consumer) = consumer {
                 consumer.close().await;
             }
-            offer.delivery.requeue().await;
+            for offer in offers.into_iter().rev() {
+                offer.payload.delivery.requeue().await;
+            }
         });
     }
 
@@ -453,46 +327,28 @@ impl Claimer {
     }
 
     fn stop_claiming(&mut self, done: oneshot::Sender<()>) {
-        let consumers = self.queues.take().map(ShardQueues::into_consumers).unwrap_or_default();
-        let offers = std::mem::take(&mut self.offers);
+        let consumers = self.consumers.take_all();
+        let offers = self.desk.take().map(Desk::close).unwrap_or_default();
         counter!(OFFERS_HANDED_BACK, "reason" => "drain").increment(offers.len() as u64);
-        self.somebody_waits = false;
+        self.leases.say_waiting(false);
         self.chores.spawn(async move {
             for consumer in consumers {
                 consumer.close().await;
             }
-            for offer in offers {
-                offer.delivery.requeue().await;
+            for offer in offers.into_iter().rev() {
+                offer.payload.delivery.requeue().await;
             }
             // Who asked may have gone.
             let _ = done.send(());
         });
     }
-
-    fn next_wake(&self) -> Option<Instant> {
-        let held = self.offers.iter().map(|offer| offer.held_until);
-        let queues = self.queues.iter().filter_map(ShardQueues::next_change);
-        let overruns = self.somebody_waits.then(|| Instant::now() + OVERRUNS_EVERY);
-        held.chain(queues).chain(overruns).min()
-    }
 }
 
-/// Why an offer is handed back.
-enum HandBack {
-    /// It could not be claimed within the hold.
-    Held,
-    /// Enough others are held.
-    TooMany,
-    /// Not even an empty worker could hold it, for lack of this.
-    NeverFits(Resource),
-}
-
-impl HandBack {
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Held => "hold",
-            Self::TooMany => "room",
-            Self::NeverFits(_) => "never-fits",
-        }
+/// Why offers are handed back, in metrics.
+fn label(reason: &HandBack) -> &'static str {
+    match reason {
+        HandBack::Held(_) => "hold",
+        HandBack::TooMany => "room",
+        HandBack::NeverFits(_) => "never-fits",
     }
 }

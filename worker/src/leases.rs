@@ -44,6 +44,16 @@ impl Leases {
         }
     }
 
+    /// Asks for a decision that may acquire leases; each is to have a [guard](Self::guard).
+    pub(crate) fn with<T>(&self, decide: impl FnOnce(&mut Pool) -> T) -> T {
+        decide(&mut self.0.lock())
+    }
+
+    /// The guard of a lease that was acquired [so](Self::with). There may be only one.
+    pub(crate) fn guard(&self, id: LeaseId) -> Lease {
+        Lease { shared: Arc::clone(&self.0), id }
+    }
+
     /// The pool as it is now.
     pub fn pool(&self) -> Pool {
         self.0.lock().clone()

@@ -1,80 +1,25 @@
-//! The queues that a worker takes offers from, and the consumer of each: one offer at a time.
-//!
-//! A queue is *open* while its consumer runs, and *parked* after its offer was handed back, so that somebody idle can
-//! take that. A parked queue remembers what it offered: as long as that is fresh it stands among the offers, so that
-//! others respect its start in the future, and the queue is opened again when it could be claimed; at the latest after
-//! a pause that grows.
+//! The consumers of the queues that a worker takes offers from. Which are open when, and how wide their windows are, says
+//! the [desk](forecastle_admission::Desk).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use forecastle_admission::{Claim, Time};
+use forecastle_admission::QueueIndex;
 use forecastle_broker::{Broker, ConsumeOptions, Consumer, ConsumerEvent, Error};
 use forecastle_protos::names;
 use forecastle_resources::{Priority, ReferenceWorker, ResourceVector, SizeClass};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::assignment::AttemptKey;
 use crate::backoff::Backoff;
 use crate::claimer::Message;
 
-/// How long it takes at most until a queue that was opened offers something, unless it is empty.
-const EXPECTED_WITHIN: Duration = Duration::from_secs(1);
-
-/// The longest pause before a parked queue is opened again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// A queue's number, among those of this worker.
-pub(crate) type QueueIndex = usize;
-
-/// An offer that was handed back.
-#[derive(Debug, Clone)]
-pub(crate) struct Remembered {
-    pub(crate) claim: Claim,
-    pub(crate) released: Time,
-    /// When it was first offered here.
-    pub(crate) offered: Time,
-}
-
-enum State {
-    Open(QueueConsumer),
-    Parked { until: Instant },
-}
-
-/// What is known of the offer that would come next.
-enum Memory {
-    /// Nothing: none was handed back, or something else came since.
-    Nothing,
-    /// It waits like an offer in hand: as long as the queue is parked, and until it was due.
-    Waits { offer: Remembered, due: Option<Instant> },
-    /// It could be claimed, and is due by then.
-    Expected { offer: Remembered, due: Instant },
-}
-
-/// One queue.
-pub(crate) struct ShardQueue {
-    name: String,
-    state: State,
-    memory: Memory,
-    pauses: Backoff,
-    /// When the offer that was handed back last had been offered first.
-    first_offered: Option<(AttemptKey, Time)>,
-}
-
-/// All queues of a worker.
-pub(crate) struct ShardQueues {
-    queues: Vec<ShardQueue>,
-    opener: Opener,
-}
-
-/// What a consumer needs.
-struct Opener {
-    broker: Arc<dyn Broker>,
-    tag: String,
-    mailbox: mpsc::Sender<Message>,
+/// One consumer, among all of a worker's life: a queue that is opened again has another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConsumerId {
+    pub(crate) queue: QueueIndex,
+    number: u64,
 }
 
 /// The queues of `fleet` whose shards a worker of this total capacity could hold, the most urgent first.
@@ -90,144 +35,47 @@ pub(crate) fn held_by(
         .map(move |(priority, class)| (priority, class, names::shard_queue(fleet, priority, class)))
 }
 
-impl ShardQueues {
-    /// Opens every queue in `names`. Offers go to `mailbox`.
-    pub(crate) fn open(
+/// The consumers of a worker: at most one a queue.
+pub(crate) struct ShardConsumers {
+    queues: Vec<(String, Option<QueueConsumer>)>,
+    broker: Arc<dyn Broker>,
+    tag: String,
+    mailbox: mpsc::Sender<Message>,
+    opened: u64,
+}
+
+impl ShardConsumers {
+    /// None yet, for the queues of these names. Offers will go to `mailbox`.
+    pub(crate) fn new(
         names: impl IntoIterator<Item = String>,
         broker: Arc<dyn Broker>,
         tag: String,
-        hold: Duration,
         mailbox: mpsc::Sender<Message>,
     ) -> Self {
-        let opener = Opener { broker, tag, mailbox };
-        let queues = names.into_iter().enumerate().map(|(index, name)| ShardQueue {
-            state: State::Open(opener.open(index, name.clone())),
-            name,
-            pauses: Backoff::new(hold, LONGEST_PAUSE.max(hold)),
-            memory: Memory::Nothing,
-            first_offered: None,
-        });
-        Self { queues: queues.collect(), opener }
+        let queues = names.into_iter().map(|name| (name, None)).collect();
+        Self { queues, broker, tag, mailbox, opened: 0 }
     }
 
-    /// Notes that a queue has offered something, and answers since when this attempt has been known here.
-    pub(crate) fn offered(&mut self, index: QueueIndex, key: AttemptKey, now: Time) -> Time {
-        let queue = &mut self.queues[index];
-        queue.memory = Memory::Nothing;
-        match queue.first_offered {
-            Some((known, offered)) if known == key => offered,
-            _ => now,
-        }
-    }
-
-    /// Notes that an offer of this queue was claimed.
-    pub(crate) fn claimed(&mut self, index: QueueIndex) {
-        self.queues[index].pauses.reset();
-        self.queues[index].first_offered = None;
-    }
-
-    /// Parks a queue that offered `key`, first at `offered`, and answers with the consumer to close before the offer goes
-    /// back. `offer` is what the queue may be opened for before its pause is over.
-    pub(crate) fn park(
-        &mut self,
-        index: QueueIndex,
-        key: AttemptKey,
-        offered: Time,
-        offer: Option<Remembered>,
-    ) -> Option<QueueConsumer> {
-        let queue = &mut self.queues[index];
-        queue.first_offered = Some((key, offered));
-        queue.memory = offer.map_or(Memory::Nothing, |offer| Memory::Waits { offer, due: None });
-        let until = Instant::now() + queue.pauses.next_pause();
-        match std::mem::replace(&mut queue.state, State::Parked { until }) {
-            State::Open(consumer) => Some(consumer),
-            State::Parked { .. } => None,
-        }
-    }
-
-    /// What waits without being in hand, for the choice.
-    pub(crate) fn remembered(&self) -> impl Iterator<Item = (QueueIndex, &Remembered)> {
-        self.queues.iter().enumerate().filter_map(|(index, queue)| match &queue.memory {
-            Memory::Waits { offer, .. } => Some((index, offer)),
-            Memory::Nothing | Memory::Expected { .. } => None,
-        })
-    }
-
-    /// What is on its way and for which room is kept.
-    pub(crate) fn expected(&self) -> impl Iterator<Item = &Claim> {
-        self.queues.iter().filter_map(|queue| match &queue.memory {
-            Memory::Expected { offer, .. } => Some(&offer.claim),
-            Memory::Nothing | Memory::Waits { .. } => None,
-        })
-    }
-
-    /// Expects what a queue offered, since it could be claimed now.
-    pub(crate) fn expect(&mut self, index: QueueIndex) {
-        let queue = &mut self.queues[index];
-        if let State::Parked { .. } = queue.state {
-            queue.state = State::Open(self.opener.open(index, queue.name.clone()));
-        }
-        queue.memory = match std::mem::replace(&mut queue.memory, Memory::Nothing) {
-            Memory::Waits { offer, .. } => Memory::Expected { offer, due: Instant::now() + EXPECTED_WITHIN },
-            other => other,
-        };
-    }
-
-    /// Opens parked queues whose pause is over, and forgets what did not come.
-    pub(crate) fn pass_time(&mut self) {
-        let now = Instant::now();
-        for (index, queue) in self.queues.iter_mut().enumerate() {
-            if matches!(queue.state, State::Parked { until } if until <= now) {
-                queue.state = State::Open(self.opener.open(index, queue.name.clone()));
-                if let Memory::Waits { due, .. } = &mut queue.memory {
-                    // Others respect it until it is there.
-                    *due = Some(now + EXPECTED_WITHIN);
-                }
-            }
-            if queue.memory.due().is_some_and(|due| due <= now) {
-                queue.memory = Memory::Nothing;
-            }
-        }
-    }
-
-    /// When [`Self::pass_time`] has something to do.
-    pub(crate) fn next_change(&self) -> Option<Instant> {
-        let times = self.queues.iter().flat_map(|queue| {
-            let parked = match &queue.state {
-                State::Parked { until } => Some(*until),
-                State::Open(_) => None,
-            };
-            [parked, queue.memory.due()]
-        });
-        times.flatten().min()
-    }
-
-    /// Takes no more offers from any queue, ever, and answers with the consumers to close.
-    pub(crate) fn into_consumers(self) -> Vec<QueueConsumer> {
-        let open = |queue: ShardQueue| match queue.state {
-            State::Open(consumer) => Some(consumer),
-            State::Parked { .. } => None,
-        };
-        self.queues.into_iter().filter_map(open).collect()
-    }
-}
-
-impl Memory {
-    fn due(&self) -> Option<Instant> {
-        match self {
-            Self::Nothing => None,
-            Self::Waits { due, .. } => *due,
-            Self::Expected { due, .. } => Some(*due),
-        }
-    }
-}
-
-impl Opener {
-    fn open(&self, index: QueueIndex, name: String) -> QueueConsumer {
+    /// Consumes from a queue, at most so many unsettled offers at a time.
+    pub(crate) fn open(&mut self, queue: QueueIndex, window: u16) {
+        self.opened += 1;
+        let id = ConsumerId { queue, number: self.opened };
         let stop = CancellationToken::new();
-        let (broker, mailbox, tag) = (Arc::clone(&self.broker), self.mailbox.clone(), self.tag.clone());
-        let task = tokio::spawn(consume(broker, index, name, tag, mailbox, stop.clone()));
-        QueueConsumer { stop, task }
+        let (name, consumer) = &mut self.queues[queue];
+        let options = ConsumeOptions { window, exclusive: false, tag: self.tag.clone() };
+        let (broker, mailbox) = (Arc::clone(&self.broker), self.mailbox.clone());
+        let task = tokio::spawn(consume(broker, id, name.clone(), options, mailbox, stop.clone()));
+        *consumer = Some(QueueConsumer { stop, task });
+    }
+
+    /// The consumer of a queue, for the caller to close.
+    pub(crate) fn take(&mut self, queue: QueueIndex) -> Option<QueueConsumer> {
+        self.queues[queue].1.take()
+    }
+
+    /// All that there are, for the caller to close.
+    pub(crate) fn take_all(&mut self) -> Vec<QueueConsumer> {
+        self.queues.iter_mut().filter_map(|(_, consumer)| consumer.take()).collect()
     }
 }
 
@@ -256,19 +104,18 @@ impl Drop for QueueConsumer {
 /// Passes offers on until stopped, or until the broker is closed.
 async fn consume(
     broker: Arc<dyn Broker>,
-    index: QueueIndex,
+    id: ConsumerId,
     name: String,
-    tag: String,
+    options: ConsumeOptions,
     mailbox: mpsc::Sender<Message>,
     stop: CancellationToken,
 ) {
-    let options = ConsumeOptions { window: 1, exclusive: false, tag };
     let opening = open_consumer(&*broker, &name, &options);
     let Some(Some(mut consumer)) = stop.run_until_cancelled(opening).await else { return };
     while let Some(Some(event)) = stop.run_until_cancelled(consumer.next()).await {
         let message = match event {
-            ConsumerEvent::Delivery(delivery) => Message::Offered(index, delivery),
-            ConsumerEvent::Interrupted => Message::Interrupted(index),
+            ConsumerEvent::Delivery(delivery) => Message::Offered(id, delivery),
+            ConsumerEvent::Interrupted => Message::Interrupted(id),
         };
         if let Err(mpsc::error::SendError(Message::Offered(_, delivery))) = mailbox.send(message).await {
             delivery.requeue().await;

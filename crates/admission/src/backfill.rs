@@ -1,5 +1,7 @@
 //! The predicted start of a claim that does not fit now.
 
+use forecastle_resources::Bytes;
+
 use crate::lease::{Claim, LeaseId};
 use crate::pool::Pool;
 use crate::time::Time;
@@ -27,7 +29,11 @@ impl Start {
             if start.pool.obstacle(claim).is_none() {
                 return Some(start);
             }
-            let (end, id) = ends.next()?;
+            // What is kept for leases to grow is there again when they have ended.
+            start.pool.keep_for_growth(Bytes::ZERO);
+            let Some((end, id)) = ends.next() else {
+                return start.pool.obstacle(claim).is_none().then_some(start);
+            };
             let _ = start.pool.release(id);
             start.at = end;
         }

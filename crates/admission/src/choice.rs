@@ -1,6 +1,7 @@
 //! The choice among offers.
 //!
-//! Offers are looked at by priority, then by age; the first that may be claimed is. What may be claimed:
+//! Offers are looked at by priority, then by age, and of about one age the largest first, since small ones find room
+//! beside large ones and not the other way round; the first that may be claimed is. What may be claimed:
 //!
 //! 1. It fits in the pool.
 //! 2. It borrows nothing that the oldest offer of another priority waits for within that priority's guarantee: *lending
@@ -16,7 +17,7 @@
 
 use std::time::Duration;
 
-use forecastle_resources::{Priority, Resource};
+use forecastle_resources::{Priority, Resource, ResourceVector};
 
 use crate::backfill::Start;
 use crate::lease::Claim;
@@ -98,12 +99,14 @@ pub enum Reason {
 pub struct ClaimPolicy {
     /// How long an offer may be passed by others.
     pub backfill_until: Duration,
+    /// Offers released within the same span of this length are of about one age.
+    pub one_age: Duration,
 }
 
 impl Default for ClaimPolicy {
-    /// A minute.
+    /// A minute, and the two seconds by which shards are released ahead of the fleet.
     fn default() -> Self {
-        Self { backfill_until: Duration::from_mins(1) }
+        Self { backfill_until: Duration::from_mins(1), one_age: Duration::from_secs(2) }
     }
 }
 
@@ -131,10 +134,26 @@ impl Head<'_> {
 }
 
 impl ClaimPolicy {
-    /// What to do about these offers. The order of the list matters only among offers of one priority and one age.
+    /// The places of these offers in the order in which they are looked at, on a worker of this capacity.
+    pub fn order(&self, offers: &[Offer], capacity: &ResourceVector) -> Vec<usize> {
+        let rank = |place: usize| {
+            let Offer { claim, released, .. } = &offers[place];
+            let age = released.0.as_nanos() / self.one_age.as_nanos().max(1);
+            ((claim.priority, age), claim.vector.dominant_share(capacity), (*released, place))
+        };
+        let mut order: Vec<usize> = (0..offers.len()).collect();
+        order.sort_by(|a, b| {
+            let (a, b) = (rank(*a), rank(*b));
+            a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2))
+        });
+        order
+    }
+
+    /// What to do about these offers. The order of the list matters only among offers of one priority, one age and one
+    /// size.
     pub fn choose(&self, offers: &[Offer], pool: &Pool, now: Time) -> Decision {
-        let mut order: Vec<(usize, &Offer)> = offers.iter().enumerate().collect();
-        order.sort_by_key(|(place, offer)| (offer.claim.priority, offer.released, *place));
+        let order: Vec<(usize, &Offer)> =
+            self.order(offers, pool.capacity()).into_iter().map(|place| (place, &offers[place])).collect();
         for (place, offer) in &order {
             if let Some(Obstacle::Never(resource)) = pool.obstacle(&offer.claim) {
                 return Decision::HandBack(*place, resource);
@@ -227,7 +246,7 @@ mod tests {
     use super::*;
     use crate::pool::Acquisition;
     use crate::shares::Shares;
-    use forecastle_resources::{Bytes, CpuMillis, ResourceVector};
+    use forecastle_resources::{Bytes, CpuMillis};
 
     fn vector(cpu: u64, memory: u64) -> ResourceVector {
         ResourceVector::new(CpuMillis(cpu), Bytes(memory))
@@ -317,7 +336,7 @@ mod tests {
         assert_eq!(choose(&[large.clone(), short.clone()], &pool, Time::from_secs(59)), Decision::Claim(1));
         let decision = choose(&[large.clone(), short.clone()], &pool, Time::from_secs(60));
         assert_eq!(reasons(decision)[1], Reason::BackfillStopped { older: 0 });
-        let patient = ClaimPolicy { backfill_until: Duration::from_mins(2) };
+        let patient = ClaimPolicy { backfill_until: Duration::from_mins(2), ..ClaimPolicy::default() };
         assert_eq!(patient.choose(&[large.clone(), short], &pool, Time::from_secs(60)), Decision::Claim(1));
         let urgent = offer(Priority::Urgent, vector(300, 10), 1, 59);
         assert_eq!(

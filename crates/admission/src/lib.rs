@@ -9,6 +9,8 @@
 //! - `lending`: guaranteed parts that are not used are lent for a while; which borrowers to stop when they overrun.
 //! - `backfill`: the predicted start of a claim that does not fit now.
 //! - [`choice`]: [`choose`], which offer to claim, hand back, or leave waiting, and why.
+//! - [`desk`]: [`Desk`], what a worker has in hand of each queue, and what it does next.
+//! - [`simulation`]: fleets of workers that run this very code, on the broker's rules, without a clock.
 //! - [`adjustment`]: leases that follow what their runs really use, and who makes way when memory is short.
 //!
 //! # What always holds
@@ -23,14 +25,17 @@
 pub mod adjustment;
 mod backfill;
 pub mod choice;
+pub mod desk;
 pub mod lease;
 mod lending;
 pub mod pool;
 pub mod shares;
+pub mod simulation;
 pub mod time;
 
 pub use adjustment::{AdjustmentPolicy, Advice, Change, Governor, Need, Subject, UsageSample};
 pub use choice::{ClaimPolicy, Decision, FutureStart, Offer, Reason, Waiting, choose};
+pub use desk::{Arrival, Desk, DeskOptions, HandBack, QueueIndex, Step};
 pub use lease::{Claim, Lease, LeaseId};
 pub use pool::{Acquisition, Pool, ResizeError, UnknownLease};
 pub use shares::{Shares, SharesError};

@@ -203,7 +203,8 @@ impl Pool {
         self.growth_room(lease.priority, lease.may_borrow)
     }
 
-    /// Keeps free memory from claims, in favour of leases that need it to grow. Replaces what was kept before.
+    /// Keeps free memory from claims, in favour of leases that need it to grow. Replaces what was kept before. Nobody is
+    /// kept from what is guaranteed to it.
     pub fn keep_for_growth(&mut self, memory: Bytes) {
         self.kept_for_growth = memory;
     }
@@ -230,8 +231,9 @@ impl Pool {
     /// What a claim of this priority may take now.
     fn room(&self, priority: Priority, may_borrow: bool) -> ResourceVector {
         let room = self.growth_room(priority, may_borrow);
-        let free = self.free().memory.saturating_sub(self.kept_for_growth);
-        ResourceVector { memory: room.memory.min(free), ..room }
+        let not_kept = self.free().memory.saturating_sub(self.kept_for_growth);
+        let unused = self.shares.guaranteed(priority).memory.saturating_sub(self.held_by(priority).memory);
+        ResourceVector { memory: room.memory.min(not_kept.max(unused)), ..room }
     }
 
     /// What a growing lease of this priority may take now.

@@ -18,10 +18,11 @@ async fn a_drain_hands_back_what_is_in_hand_and_lets_runs_end_within_the_grace()
         options.drain.grace = Duration::from_mins(2).into();
     })
     .await;
-    let shard = side.publish(&Spec::new("minute", 1000, 60)).await;
+    // Said to end soon, so that the next offer is worth keeping.
+    let shard = side.publish(&Spec::new("minute", 1000, 1)).await;
     side.claim().await;
     side.publish(&Spec::new("second", 500, 1)).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let waiting = queue(Priority::Standard, SizeClass::S);
     assert_eq!(side.ready(&waiting).await, 0, "in hand");
     worker.shutdown.request_drain();

@@ -14,7 +14,8 @@ async fn an_offer_is_handed_back_after_the_hold_and_an_idle_worker_takes_it() {
     let mut side = FrontendSide::new().await;
     let (busy, idle) = (Scripted::new(), Scripted::new());
     let first = RunningWorker::start(&side, busy.clone()).await;
-    side.publish(&Spec::new("hour", 1000, 3600)).await;
+    // Said to end soon, so that the offer is worth keeping.
+    side.publish(&Spec::new("hour", 1000, 1)).await;
     side.claim().await;
     let shard = side.publish(&Spec::new("second", 500, 1)).await;
     let offered = Instant::now();
@@ -26,6 +27,27 @@ async fn an_offer_is_handed_back_after_the_hold_and_an_idle_worker_takes_it() {
     assert_eq!((starts.len(), starts[0].0), (1, shard));
     let after = starts[0].1 - offered;
     assert!(after >= Duration::from_millis(1990) && after <= Duration::from_millis(2100), "{after:?}");
+    first.shutdown.request_hurry();
+    first.end().await;
+    second.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offer_that_will_not_start_within_the_hold_is_handed_back_at_once() {
+    let mut side = FrontendSide::new().await;
+    let (busy, idle) = (Scripted::new(), Scripted::new());
+    let first = RunningWorker::start(&side, busy.clone()).await;
+    side.publish(&Spec::new("hour", 1000, 3600)).await;
+    side.claim().await;
+    let shards = [side.publish(&Spec::new("second", 500, 1)).await, side.publish(&Spec::new("second", 500, 1)).await];
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(side.ready(&queue(Priority::Standard, SizeClass::S)).await, 2, "none is in hand");
+    let second = RunningWorker::start(&side, idle.clone()).await;
+    for shard in shards {
+        assert_eq!(side.outcome_of(shard).await, Outcome::Succeeded);
+    }
+    let order: Vec<_> = idle.starts().iter().map(|(shard, _)| *shard).collect();
+    assert_eq!(order, shards, "in the order in which they were released");
     first.shutdown.request_hurry();
     first.end().await;
     second.end().await;
@@ -52,7 +74,7 @@ async fn a_queue_is_taken_from_again_as_soon_as_there_is_room() {
 async fn a_busy_worker_keeps_at_most_three_offers() {
     let mut side = FrontendSide::new().await;
     let worker = RunningWorker::start(&side, Scripted::new()).await;
-    side.publish(&Spec::new("hour", 1000, 3600)).await;
+    side.publish(&Spec::new("hour", 1000, 1)).await;
     side.claim().await;
     let queues = SizeClass::ALL.map(|class| queue(Priority::Batch, class));
     for class in SizeClass::ALL {

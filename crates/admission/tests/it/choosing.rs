@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use forecastle_admission::{Acquisition, Decision, Offer, Pool, Reason, choose};
+use forecastle_admission::{Acquisition, ClaimPolicy, Decision, Offer, Pool, Reason, choose};
+use forecastle_resources::Bytes;
 use proptest::prelude::*;
 
 use crate::random::{AFTER, filled, histories, offers, settings};
@@ -23,7 +24,8 @@ proptest! {
         setting in settings(), history in histories(), offers in many_offers(),
     ) {
         let mut pool = filled(&setting, &history);
-        let order = |place: usize| (offers[place].claim.priority, offers[place].released, place);
+        let looked_at = ClaimPolicy::default().order(&offers, pool.capacity());
+        let order = |place: usize| looked_at.iter().position(|other| *other == place).unwrap();
         let decision = choose(&offers, &pool, AFTER);
         prop_assert_eq!(&choose(&offers, &pool, AFTER), &decision, "the same again");
         match decision {
@@ -34,8 +36,7 @@ proptest! {
             }
             Decision::Wait { reserved, waiting } => {
                 prop_assert_eq!(waiting.len(), offers.len());
-                let first = (0..offers.len()).min_by_key(|place| order(*place));
-                prop_assert_eq!(reserved.map(|start| start.offer), first);
+                prop_assert_eq!(reserved.map(|start| start.offer), looked_at.first().copied());
                 for (place, wait) in waiting.iter().enumerate() {
                     prop_assert!(wait.not_before >= AFTER);
                     let ends = AFTER.after(offers[place].claim.predicted_end_after);
@@ -63,6 +64,26 @@ proptest! {
                     }
                     prop_assert!(fits(&pool, &offers[place]), "else it had been blocked");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn they_are_looked_at_by_priority_then_age_then_size(setting in settings(), offers in many_offers()) {
+        let policy = ClaimPolicy::default();
+        let capacity = setting.pool().capacity().clone();
+        let order = policy.order(&offers, &capacity);
+        let mut places = order.clone();
+        places.sort_unstable();
+        prop_assert_eq!(places, (0..offers.len()).collect::<Vec<_>>());
+        for pair in order.windows(2) {
+            let (first, second) = (&offers[pair[0]], &offers[pair[1]]);
+            prop_assert!(first.claim.priority <= second.claim.priority);
+            if first.claim.priority == second.claim.priority {
+                prop_assert!(first.released < second.released.after(policy.one_age));
+                let size = |offer: &Offer| offer.claim.vector.dominant_share(&capacity);
+                let larger_first = first.released <= second.released || size(first) >= size(second);
+                prop_assert!(larger_first, "a younger one goes first only if it is larger");
             }
         }
     }
@@ -113,6 +134,11 @@ proptest! {
                     offers.remove(place);
                 }
                 Decision::Wait { .. } => {
+                    // What leases need to grow is needed no more when they have ended.
+                    pool.keep_for_growth(Bytes::ZERO);
+                    if pool.leases().len() == 0 {
+                        continue;
+                    }
                     let next = pool.leases().map(|lease| (lease.predicted_end, lease.id)).min();
                     let (end, id) = next.expect("somebody waits for somebody");
                     now = now.max(end);

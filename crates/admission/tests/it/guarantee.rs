@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forecastle_admission::{Acquisition, Claim, Decision, Offer, Pool, Time, choose};
+use forecastle_admission::{Acquisition, Claim, ClaimPolicy, Decision, Offer, Pool, Time, choose};
 use forecastle_resources::{Priority, ResourceVector};
 use proptest::prelude::*;
 
@@ -89,9 +89,9 @@ proptest! {
         for second in 0..=HORIZON.as_secs() {
             let now = AFTER.after(Duration::from_secs(second));
             end_as_predicted(&mut pool, now);
-            // Two more rivals each second, of all priorities; those of the owner's own are younger than its offer.
+            // Two more rivals each second, of all priorities; those of the owner's own are of another age than its offer.
             for (index, rival) in rivals.by_ref().take(2) {
-                let released = AFTER.after(Duration::from_millis(1 + index as u64));
+                let released = AFTER.after(ClaimPolicy::default().one_age + Duration::from_millis(index as u64));
                 waiting.push(Offer { released, offered: now, ..rival });
             }
             loop {

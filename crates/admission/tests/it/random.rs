@@ -52,6 +52,8 @@ pub(crate) struct Setting {
     pub(crate) capacity: Amounts,
     pub(crate) guaranteed: [Amounts; 3],
     pub(crate) maximum: [Amounts; 3],
+    /// Memory that leases need to grow.
+    pub(crate) kept: u64,
 }
 
 impl Setting {
@@ -72,15 +74,16 @@ pub(crate) fn settings() -> impl Strategy<Value = Setting> {
         prop::array::uniform3(prop::array::uniform5(0u64..4)),
         [bounded.clone(), bounded.clone(), bounded],
         0u64..6,
+        prop_oneof![Just(0), 0u64..8],
     )
-        .prop_map(|(capacity, thirds, bounded, more)| {
+        .prop_map(|(capacity, thirds, bounded, more, kept)| {
             // Each priority is guaranteed 0 to 3 ninths.
             let guaranteed = thirds.map(|of| std::array::from_fn(|r| capacity[r] * of[r] / 9));
             let maximum = std::array::from_fn(|p: usize| {
                 let most = |r: usize| guaranteed[p][r].max(1) + more;
                 if bounded[p] { std::array::from_fn(most) } else { Amounts::default() }
             });
-            Setting { capacity, guaranteed, maximum }
+            Setting { capacity, guaranteed, maximum, kept }
         })
 }
 
@@ -118,6 +121,7 @@ pub(crate) fn filled(setting: &Setting, claims: &[(Claim, u64, bool)]) -> Pool {
         }
     }
     end_overdue(&mut pool, &punctual, AFTER);
+    pool.keep_for_growth(Bytes(setting.kept));
     pool
 }
 
