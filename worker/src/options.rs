@@ -156,7 +156,8 @@ pub struct ShareOptions {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClaimingOptions {
-    /// How long an offer that cannot be claimed is kept from other workers; `10ms` to `1min`.
+    /// How long an offer that cannot be claimed is kept from other workers, at most; one that is not predicted to start
+    /// within it is handed back at once. `10ms` to `1min`.
     pub hold: HumanDuration,
     /// The most offers that are kept at a time without being claimed, at least 1.
     pub most_held: usize,
