@@ -3,6 +3,7 @@
 //! Blocking; runs on a thread for blocking work. Links are not followed, and what is neither a file nor a folder is
 //! left out.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -75,13 +76,19 @@ pub fn analyse(
             items.walk(&root)?;
         }
         (InputKind::Items, Some(Kind::Items(list))) => {
+            let mut listed = BTreeSet::new();
             for path in &list.paths {
+                // What a path leads to is the item, however the path is written, and it is one even if it is listed twice.
                 let resolved = roots.resolve(Path::new(path))?;
+                if !listed.insert(resolved.clone()) {
+                    continue;
+                }
                 let metadata = metadata(&resolved)?;
                 if !metadata.is_file() {
                     return Err(AnalysisError::WrongKind { path: resolved, wanted: "file" });
                 }
-                let name = path.trim_start_matches('/').to_owned();
+                let name = resolved.to_str().map(|path| path.trim_start_matches('/').to_owned());
+                let name = name.ok_or_else(|| AnalysisError::NotUtf8(resolved.clone()))?;
                 items.push(resolved, name, metadata.len())?;
             }
         }

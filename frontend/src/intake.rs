@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::catalogue_store::CatalogueStore;
 use crate::clock::now_ms;
-use crate::ledger::{Admission, Error as LedgerError, Ledger, ReplyAddress};
+use crate::ledger::{Admission, Admitted, Error as LedgerError, Ledger, Repeated, ReplyAddress};
 use crate::roots::AllowedRoots;
 
 /// The longest idempotency key and tenant, in bytes.
@@ -103,18 +103,28 @@ impl Intake {
 
     /// Checks and admits. `Ok` means that the request is in the ledger.
     pub async fn submit(&self, submission: Submission) -> Result<Taken, Rejection> {
-        let admission = self.check(submission).await?;
+        let repeated = Repeated {
+            tenant: submission.tenant.clone(),
+            idempotency_key: submission.body.idempotency_key.clone(),
+            sent_sha256: digest(&sent(&submission.body)),
+            reply: submission.reply.clone(),
+        };
+        let admission = match self.check(submission, repeated.sent_sha256).await {
+            Ok(admission) => admission,
+            // What was accepted stays accepted, whatever has become of its input or its type.
+            Err(rejection) if !repeated.idempotency_key.is_empty() => {
+                let before = self.ledger.admitted_before(repeated).await.map_err(Rejection::Unavailable)?;
+                return before.map(taken).ok_or(rejection);
+            }
+            Err(rejection) => return Err(rejection),
+        };
         let key = admission.idempotency_key.is_some();
         match self.ledger.admit(admission).await {
             Ok(admitted) => {
                 if admitted.created {
                     self.admitted.notify_one();
                 }
-                Ok(Taken {
-                    request: admitted.request,
-                    accepted: v1::Accepted { request_id: admitted.request.to_string(), created: admitted.created },
-                    reply_owed: admitted.reply_owed,
-                })
+                Ok(taken(admitted))
             }
             Err(error @ LedgerError::Conflict { .. }) if key => {
                 Err(Rejection::Conflict(detail("idempotency-conflict", "idempotencyKey", error.to_string())))
@@ -123,7 +133,7 @@ impl Intake {
         }
     }
 
-    async fn check(&self, submission: Submission) -> Result<Admission, Rejection> {
+    async fn check(&self, submission: Submission, sent_sha256: [u8; 32]) -> Result<Admission, Rejection> {
         let Submission { tenant, mut body, reply } = submission;
         let catalogue = self.catalogue.current();
         if tenant.is_empty() || tenant.len() > LONGEST_NAME {
@@ -159,21 +169,9 @@ impl Intake {
         let deadline_ms = deadline(&sla, request_type, now_ms)?;
         self.check_input(&body, request_type).await?;
 
-        // The digest is of what was meant: defaults filled in, keys in order, and without the key itself.
-        let canonical = Value::Object(
-            [
-                ("requestType", Value::from(body.request_type.clone())),
-                ("parameters", Value::Object(checked.clone())),
-                ("input", serde_json::to_value(&body.input).unwrap_or(Value::Null)),
-                ("priority", Value::from(priority.as_str())),
-                ("deadlineSeconds", Value::from(sla.deadline_seconds)),
-            ]
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect(),
-        );
-        let mut text = String::new();
-        write_canonical(&canonical, &mut text);
+        // Of what was meant: defaults filled in.
+        let sla_meant = v1::Sla { priority: priority.as_str().to_owned(), ..sla };
+        let body_sha256 = digest(&compared(&body, Value::Object(checked.clone()), &sla_meant));
         let idempotency_key = Some(body.idempotency_key.clone()).filter(|key| !key.is_empty());
         body.parameters = Some(serde_json::from_value(Value::Object(checked)).map_err(|error| {
             invalid("invalid-parameter", "parameters", format!("a parameter cannot be kept exactly: {error}"))
@@ -187,7 +185,8 @@ impl Intake {
             id,
             tenant,
             idempotency_key,
-            body_sha256: Sha256::digest(text.as_bytes()).into(),
+            body_sha256,
+            sent_sha256,
             fleet: request_type.fleet.clone(),
             body,
             priority,
@@ -271,6 +270,38 @@ fn deadline(sla: &v1::Sla, request_type: &RequestType, now_ms: u64) -> Result<Op
         ));
     };
     Ok(millis.map(|millis| now_ms.saturating_add(millis)))
+}
+
+fn taken(admitted: Admitted) -> Taken {
+    Taken {
+        request: admitted.request,
+        accepted: v1::Accepted { request_id: admitted.request.to_string(), created: admitted.created },
+        reply_owed: admitted.reply_owed,
+    }
+}
+
+/// What submissions of one key are compared by, without the key itself.
+fn compared(body: &v1::SubmitRequest, parameters: Value, sla: &v1::Sla) -> Value {
+    let entries = [
+        ("requestType", Value::from(body.request_type.clone())),
+        ("parameters", parameters),
+        ("input", serde_json::to_value(&body.input).unwrap_or(Value::Null)),
+        ("priority", Value::from(sla.priority.clone())),
+        ("deadlineSeconds", Value::from(sla.deadline_seconds)),
+    ];
+    Value::Object(entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// The same of what was sent, as it is.
+fn sent(body: &v1::SubmitRequest) -> Value {
+    let parameters = serde_json::to_value(&body.parameters).unwrap_or(Value::Null);
+    compared(body, parameters, &body.sla.clone().unwrap_or_default())
+}
+
+fn digest(value: &Value) -> [u8; 32] {
+    let mut text = String::new();
+    write_canonical(value, &mut text);
+    Sha256::digest(text.as_bytes()).into()
 }
 
 /// JSON with the keys of objects in order, whatever order the map keeps.

@@ -7,10 +7,11 @@ use std::time::Duration;
 use clickhouse::Client;
 use clickhouse::query::Query;
 use clickhouse::{RowOwned, RowRead};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-use crate::{Error, HistoryOptions};
+use crate::{Error, HistoryOptions, tls};
 
 /// Under ClickHouse's own 3 s, so that a connection is not used just as it is closed.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,7 +33,7 @@ impl Connection {
     pub(crate) fn new(options: &HistoryOptions) -> Result<Self, Error> {
         options.validate()?;
         let mut server =
-            transport(options).with_url(&options.url).with_product_info("forecastle", env!("CARGO_PKG_VERSION"));
+            transport(options)?.with_url(&options.url).with_product_info("forecastle", env!("CARGO_PKG_VERSION"));
         if let Some(user) = &options.user {
             server = server.with_user(user);
         }
@@ -103,19 +104,18 @@ impl Connection {
     }
 }
 
-/// The crate's own transport reads the system's certificates and panics where there are none, so it serves `https`
-/// only; this one also bounds the time for connecting.
-fn transport(options: &HistoryOptions) -> Client {
-    if options.url.starts_with("https://") {
-        return Client::default();
-    }
+/// A transport with bounds of our own: the crate's panics on machines without certificates, and waits for ever.
+fn transport(options: &HistoryOptions) -> Result<Client, Error> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.set_keepalive(Some(Duration::from_mins(1)));
     connector.set_connect_timeout(Some(options.connect_timeout()));
-    Client::with_http_client(
-        hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .build(connector),
-    )
+    let mut builder = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
+    builder.pool_idle_timeout(POOL_IDLE_TIMEOUT);
+    if !options.url.starts_with("https://") {
+        return Ok(Client::with_http_client(builder.build(connector)));
+    }
+    connector.enforce_http(false);
+    let https = HttpsConnectorBuilder::new().with_tls_config(tls::config(options.tls.as_ref())?).https_only();
+    Ok(Client::with_http_client(builder.build(https.enable_http1().wrap_connector(connector))))
 }

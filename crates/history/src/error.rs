@@ -1,5 +1,6 @@
 //! What can go wrong with ClickHouse, and whether trying again can help.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why something did not work.
@@ -12,6 +13,16 @@ pub enum Error {
         field: &'static str,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// A file for TLS cannot be used.
+    #[error("history configuration: {field}: {path}: {reason}", path = path.display())]
+    Tls {
+        /// The option.
+        field: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A row that must not be written. The batch was not sent; without this row it may be.
     #[error("row {index} for {table} is wrong: {field}: {reason}")]
@@ -129,6 +140,7 @@ impl Error {
             Self::Unreachable { .. } | Self::TimedOut { .. } => true,
             Self::Refused { code, .. } => code.is_none_or(|code| PASSING.contains(&code)),
             Self::Configuration { .. }
+            | Self::Tls { .. }
             | Self::InvalidRow { .. }
             | Self::Client { .. }
             | Self::ChecksumMismatch { .. }

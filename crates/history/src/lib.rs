@@ -37,13 +37,14 @@ pub mod queries;
 pub mod retention;
 pub mod run_row;
 pub mod statements;
+mod tls;
 pub mod writer;
 
 pub use error::Error;
 pub use history::History;
 pub use load_sample_row::LoadSampleRow;
 pub use migrations::MigrationReport;
-pub use options::{HistoryOptions, Password};
+pub use options::{HistoryOptions, Password, Tls};
 pub use plan_row::PlanRow;
 pub use queries::{RequestSummary, UnitComparison};
 pub use run_row::RunRow;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -53,6 +54,18 @@ impl<'de> Deserialize<'de> for Password {
     }
 }
 
+/// Files for TLS, all in PEM format.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// Certificates of the only authorities that are trusted; the machine's own if this is missing.
+    pub ca_file: Option<PathBuf>,
+    /// This client's certificate, followed by the intermediate ones. Together with `client_key_file`.
+    pub client_cert_file: Option<PathBuf>,
+    /// The key of that certificate.
+    pub client_key_file: Option<PathBuf>,
+}
+
 /// The configuration of history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -65,6 +78,8 @@ pub struct HistoryOptions {
     pub user: Option<String>,
     /// The user's password.
     pub password: Option<Password>,
+    /// Whom to trust and who to be, for `https`. Without it the machine's own authorities are trusted.
+    pub tls: Option<Tls>,
     /// Days that runs, plans, decisions and evaluations are kept after they were recorded; 0 keeps them for ever.
     pub retention_days: u32,
     /// Days that load samples are kept; 0 keeps them for ever.
@@ -82,6 +97,7 @@ impl Default for HistoryOptions {
             database: "forecastle".to_owned(),
             user: None,
             password: None,
+            tls: None,
             retention_days: 180,
             load_sample_retention_days: 14,
             timeout_seconds: 30,
@@ -104,6 +120,14 @@ impl HistoryOptions {
         }
         if self.timeout_seconds == 0 || self.connect_timeout_seconds == 0 {
             return Err(wrong("timeout_seconds and connect_timeout_seconds", "each is at least 1"));
+        }
+        if let Some(tls) = &self.tls {
+            if !self.url.starts_with("https://") {
+                return Err(wrong("tls", "the URL does not begin with https://"));
+            }
+            if tls.client_cert_file.is_some() != tls.client_key_file.is_some() {
+                return Err(wrong("tls", "client_cert_file and client_key_file go together"));
+            }
         }
         if self.password.is_some() && self.user.is_none() {
             return Err(wrong("user", "there is a password, but no user"));

@@ -34,6 +34,9 @@ const COMMIT: usize = 256;
 /// Shards without room after which the rest of a turn is left alone.
 const LOOKAHEAD: usize = 8;
 
+/// The longest time between two looks at what no worker could run: the catalogue or its forecast may have changed.
+const LOOK_AT_HELD_EVERY: Duration = Duration::from_secs(10);
+
 /// The longest time between two looks at what waits.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -79,6 +82,7 @@ pub struct Dispatcher {
     backing_off: BinaryHeap<Reverse<(u64, ShardId)>>,
     shown: watch::Sender<Arc<QueueView>>,
     measured: Instant,
+    looked_at_held: Instant,
     patience: Patience,
     /// Who ends what is infeasible. One entry for each request at most, so that it needs no bound.
     infeasible: Option<mpsc::UnboundedSender<(ShardId, String)>>,
@@ -121,6 +125,7 @@ impl Dispatcher {
             backing_off: BinaryHeap::new(),
             shown,
             measured: Instant::now(),
+            looked_at_held: Instant::now(),
             patience: Patience::new(Duration::ZERO),
             infeasible: None,
         };
@@ -193,6 +198,9 @@ impl Dispatcher {
                 self.measured = Instant::now();
                 self.windows.measure(self.measured);
                 self.show();
+            }
+            if self.looked_at_held.elapsed() >= LOOK_AT_HELD_EVERY {
+                self.release_held();
             }
             // Whatever else has arrived is taken up before anything is released.
             while let Ok(changes) = self.inbox.try_recv() {
@@ -275,6 +283,7 @@ impl Dispatcher {
     }
 
     fn release_held(&mut self) {
+        self.looked_at_held = Instant::now();
         for (request, shards) in std::mem::take(&mut self.held) {
             if let Some(head) = self.heads.get(&request) {
                 self.put_back(&Arc::clone(head), shards);

@@ -160,20 +160,7 @@ impl AmqpIngress {
     /// Replies if somebody wants it. True once the broker has the reply, or nobody can receive it.
     async fn reply(&self, to: Option<&ReplyAddress>, kind: v1::reply::Kind, name: &str) -> bool {
         let Some(to) = to else { return true };
-        match self.publisher.publish(Address::queue(&to.queue), replies::message(to, kind, name)).await {
-            Ok(confirmation) => match confirmation.outcome().await {
-                PublishOutcome::Confirmed => true,
-                PublishOutcome::Returned { reason } => {
-                    tracing::warn!(queue = to.queue, reason, "nobody can receive a reply");
-                    true
-                }
-                PublishOutcome::Nacked | PublishOutcome::Unknown { .. } => false,
-            },
-            Err(error) => {
-                tracing::warn!(%error, "a reply was not sent");
-                false
-            }
-        }
+        replies::send(&*self.publisher, to, kind, name).await != replies::Sent::Unknown
     }
 
     /// Keeps a bad request with the reason, then answers. True once both is done.

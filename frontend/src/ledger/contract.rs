@@ -22,8 +22,10 @@ pub struct Admission {
     pub tenant: String,
     /// Makes a repeated submission the same request, within the tenant.
     pub idempotency_key: Option<String>,
-    /// SHA-256 of the canonical body: the same key with another body is a conflict.
+    /// SHA-256 of what is meant, with defaults filled in: the same key with another body is a conflict.
     pub body_sha256: [u8; 32],
+    /// SHA-256 of what was sent: the same is the same request, whatever has become of the defaults since.
+    pub sent_sha256: [u8; 32],
     /// What was submitted, with defaults filled in.
     pub body: v1::SubmitRequest,
     /// The fleet that runs it.
@@ -36,6 +38,19 @@ pub struct Admission {
     pub reply: Option<ReplyAddress>,
     /// Now, milliseconds since 1970.
     pub now_ms: u64,
+}
+
+/// A submission that may have been made before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repeated {
+    /// The tenant.
+    pub tenant: String,
+    /// The key, within the tenant.
+    pub idempotency_key: String,
+    /// SHA-256 of what was sent.
+    pub sent_sha256: [u8; 32],
+    /// Where the final reply goes.
+    pub reply: Option<ReplyAddress>,
 }
 
 /// Where the final reply goes.
@@ -320,6 +335,10 @@ pub trait Ledger: Send + Sync {
     /// reads the old one. If the request has ended, its final reply is owed again, to that address: whoever asks is
     /// told. A submission without a reply address leaves the request's as it is.
     async fn admit(&self, admission: Admission) -> Result<Admitted, Error>;
+
+    /// Finds what was sent before, word for word, with this key: also if it would not be accepted any more. Its reply
+    /// address counts like that of any repeated submission.
+    async fn admitted_before(&self, repeated: Repeated) -> Result<Option<Admitted>, Error>;
 
     /// Records a request's plan and fires the stages that depend on nothing. Recording a second plan changes nothing:
     /// a plan is never recomputed.

@@ -5,13 +5,14 @@ use std::time::Duration;
 use forecastle_broker::{
     Address, Broker as _, ConsumeOptions, Consumer, Message, PublishOutcome, Publisher, Queue, QueueKind, Topology,
 };
+use forecastle_frontend::ledger::{Ledger as _, Listing};
 use forecastle_protos::headers::{HeaderValue, name};
 use forecastle_protos::v1::reply::Kind;
 use forecastle_protos::{JSON, PROTOBUF, names, v1};
 use prost::Message as _;
 use serde_json::json;
 
-use super::service::{MAX_BODY, Service, next_message};
+use super::service::{MAX_BODY, PATIENCE, Service, next_message};
 
 /// Somebody who submits, and where the replies come in.
 struct Producer {
@@ -159,6 +160,39 @@ async fn a_producer_that_restarts_and_submits_again_hears_how_it_ended() {
     for producer in [&mut first, &mut second] {
         let more = tokio::time::timeout(Duration::from_millis(300), producer.replies.next()).await;
         assert!(more.is_err(), "nobody hears more: {more:?}");
+    }
+}
+
+#[tokio::test]
+async fn replies_that_nobody_can_receive_are_given_up_and_hold_up_no_others() {
+    let mut service = Service::start().await;
+    service.run_everything();
+    // One that is full, one that is not there, one that is sound.
+    let kind =
+        QueueKind::Quorum { max_length: Some(1), delivery_limit: 100, dead_letter: None, consumer_timeout: None };
+    let full = Queue { name: "full".to_owned(), kind, bindings: Vec::new() };
+    service.broker.declare(&Topology { exchanges: Vec::new(), queues: vec![full] }).await.unwrap();
+    let mut sound = Producer::new(&service, "sound").await;
+    let stuffing = sound.publisher.publish(Address::queue("full"), Message::default()).await.unwrap();
+    assert_eq!(stuffing.outcome().await, PublishOutcome::Confirmed);
+    let body = v1::SubmitRequest { request_type: "note".to_owned(), ..Default::default() }.encode_to_vec();
+    for queue in ["full", "gone", "sound"] {
+        sound.queue = queue.to_owned();
+        sound.submit(PROTOBUF, body.clone(), queue).await;
+    }
+    assert!(matches!(sound.hears(PROTOBUF, "sound").await, Kind::Accepted(_)));
+    assert!(matches!(sound.hears(PROTOBUF, "sound").await, Kind::Finished(_)));
+
+    let succeeded =
+        Listing { tenant: "default".to_owned(), state: Some(v1::RequestState::Succeeded), before: None, limit: 10 };
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let (ended, _) = service.ledger.list(succeeded.clone()).await.unwrap();
+        if ended.len() == 3 && service.ledger.open_work().await.unwrap().replies_owed.is_empty() {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "a reply is still owed");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

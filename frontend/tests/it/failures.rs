@@ -360,7 +360,7 @@ async fn a_ledger_of_the_first_version_is_brought_up_to_date_and_its_dead_are_fo
     database
         .execute_batch(
             "DROP TABLE dead; DROP TABLE decisions; DROP TABLE stage_forecasts; DROP TABLE event_gaps;
-             ALTER TABLE exceptions DROP COLUMN returned; PRAGMA user_version = 1",
+             ALTER TABLE exceptions DROP COLUMN returned; ALTER TABLE requests DROP COLUMN sent_sha256; PRAGMA user_version = 1",
         )
         .unwrap();
     drop(database);

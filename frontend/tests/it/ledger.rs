@@ -40,6 +40,7 @@ pub(crate) fn admission(key: Option<&str>) -> Admission {
         tenant: "acme".to_owned(),
         idempotency_key: key.map(str::to_owned),
         body_sha256: [7; 32],
+        sent_sha256: [8; 32],
         body: v1::SubmitRequest { request_type: "archive".to_owned(), ..Default::default() },
         fleet: "default".to_owned(),
         priority: Priority::Standard,
@@ -119,7 +120,11 @@ async fn a_key_makes_one_request_and_another_body_is_a_conflict() {
     let again = ledger.admit(admission(Some("k"))).await.unwrap();
     assert!(first.created && !again.created);
     assert_eq!(first.request, again.request);
-    let other_body = Admission { body_sha256: [8; 32], ..admission(Some("k")) };
+    let otherwise_put = Admission { sent_sha256: [9; 32], ..admission(Some("k")) };
+    assert_eq!(ledger.admit(otherwise_put).await.unwrap().request, first.request, "the same is meant");
+    let word_for_word = Admission { body_sha256: [9; 32], ..admission(Some("k")) };
+    assert_eq!(ledger.admit(word_for_word).await.unwrap().request, first.request, "a default has changed since");
+    let other_body = Admission { body_sha256: [9; 32], sent_sha256: [9; 32], ..admission(Some("k")) };
     assert!(matches!(ledger.admit(other_body).await, Err(Error::Conflict { request, .. }) if request == first.request));
     let other_tenant = Admission { tenant: "other".to_owned(), ..admission(Some("k")) };
     assert!(ledger.admit(other_tenant).await.unwrap().created);
@@ -161,7 +166,7 @@ async fn a_producer_that_asks_again_from_elsewhere_is_answered_there() {
     }
 
     // It survives a restart, and a conflict is none of its business.
-    let other_body = Admission { body_sha256: [8; 32], ..asked(Some("fourth")) };
+    let other_body = Admission { body_sha256: [9; 32], sent_sha256: [9; 32], ..asked(Some("fourth")) };
     assert!(matches!(ledger.admit(other_body).await, Err(Error::Conflict { .. })));
     ledger.close().await;
     drop(ledger);

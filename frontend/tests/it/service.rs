@@ -57,6 +57,15 @@ units = ["sum"]
 over = "once"
 depends_on = ["work"]
 
+[types.pick]
+input = "items"
+
+[[types.pick.stages]]
+name = "work"
+units = ["copy"]
+over = "items"
+shard = { target_bytes = "1B", max_items = 1 }
+
 [types.letter]
 input = "none"
 parameters.to = { kind = "text" }

@@ -11,5 +11,6 @@ mod outage;
 mod proxy;
 mod retention;
 mod sample_runs;
+mod tls;
 mod views;
 mod writing;

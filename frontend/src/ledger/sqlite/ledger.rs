@@ -19,7 +19,7 @@ use super::{
 use crate::clock::now_ms;
 use crate::ledger::{
     Admission, Admitted, Changes, Claim, DeadListing, DeadShard, Decided, Decision, Error, Ledger, Listing, LiveRun,
-    NotDead, OpenWork, Pruned, RecordedDecision, RecordedEvent, RecordedStage, Release, Replay, ReplyAddress,
+    NotDead, OpenWork, Pruned, RecordedDecision, RecordedEvent, RecordedStage, Release, Repeated, Replay, ReplyAddress,
     RequestHead, RetryPolicy, RunEvent, ShardHistory, ShardSpec, StageForecast, Stray, Unclaimed,
 };
 
@@ -102,6 +102,10 @@ impl Ledger for SqliteLedger {
 
     async fn admit(&self, admission: Admission) -> Result<Admitted, Error> {
         self.write(move |c| admission::admit(c, &admission)).await
+    }
+
+    async fn admitted_before(&self, repeated: Repeated) -> Result<Option<Admitted>, Error> {
+        self.write(move |c| admission::admitted_before(c, &repeated)).await
     }
 
     async fn record_plan_foreseen(

@@ -56,23 +56,19 @@ pub(super) fn prune(
         .prepare_cached("DELETE FROM event_gaps WHERE seq <= ?1")
         .and_then(|mut statement| statement.execute([passed]))
         .map_err(during("forgetting gaps"))?;
-    prune_logs(connection, ended_before_ms, readers)?;
+    prune_logs(connection, ended_before_ms)?;
     Ok(pruned)
 }
 
-/// The logs beside that of events: what stands behind a reader's name when it reads them, and the table.
-const LOGS: [(&str, &str); 2] = [("decisions", "decisions"), ("stages", "stage_forecasts")];
+/// The logs beside that of events. Nobody but people reads them, so nobody is waited for.
+const LOGS: [&str; 2] = ["decisions", "stage_forecasts"];
 
-/// Forgets what was logged before `before_ms` and read by every reader.
-fn prune_logs(connection: &Connection, before_ms: u64, readers: &[String]) -> Result<(), Error> {
-    for (log, table) in LOGS {
-        let mut passed = i64::MAX;
-        for reader in readers {
-            passed = passed.min(history::watermark(connection, &format!("{reader}.{log}"))?);
-        }
+/// Forgets what was logged before `before_ms`.
+fn prune_logs(connection: &Connection, before_ms: u64) -> Result<(), Error> {
+    for table in LOGS {
         connection
-            .prepare_cached(&format!("DELETE FROM {table} WHERE at_ms < ?1 AND seq <= ?2"))
-            .and_then(|mut statement| statement.execute(params![signed(before_ms), passed]))
+            .prepare_cached(&format!("DELETE FROM {table} WHERE at_ms < ?1"))
+            .and_then(|mut statement| statement.execute([signed(before_ms)]))
             .map_err(during("forgetting a log"))?;
     }
     Ok(())

@@ -7,10 +7,10 @@ use super::during;
 use crate::ledger::Error;
 
 /// The schema's version, in SQLite's `user_version`.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What brings a ledger of version `n` to `n + 1`, at index `n`.
-const MIGRATIONS: [&str; VERSION as usize] = [V1, V2];
+const MIGRATIONS: [&str; VERSION as usize] = [V1, V2, V3];
 
 const V1: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
@@ -130,6 +130,11 @@ CREATE TABLE strays (
     headers TEXT    NOT NULL,
     body    BLOB    NOT NULL
 ) STRICT;
+";
+
+/// What was sent, word for word, beside what was meant by it.
+const V3: &str = "
+ALTER TABLE requests ADD COLUMN sent_sha256 BLOB;
 ";
 
 /// Budgets that are told apart, the dead, and the logs. What failed under version 1 is dead without a code.

@@ -1,7 +1,7 @@
 //! What each route answers, and what it refuses.
 
 use forecastle_broker::Message;
-use forecastle_frontend::ledger::{EventKind, InFlight};
+use forecastle_frontend::ledger::{EventKind, InFlight, Ledger as _};
 use forecastle_protos::ids::{RequestId, RunId};
 use forecastle_protos::v1::{self, Outcome, control_message};
 use forecastle_resources::Bytes;
@@ -80,6 +80,51 @@ async fn the_same_key_is_the_same_request_and_another_body_a_conflict() {
     let (status, body) = answer(other.json(&note)).await;
     assert_eq!(status, StatusCode::CREATED, "another tenant's keys are its own");
     assert_ne!(body["requestId"], first["requestId"]);
+}
+
+#[tokio::test]
+async fn what_was_accepted_stays_accepted_whatever_becomes_of_its_input() {
+    let service = Service::start().await;
+    let folder = service.input.join("moved");
+    std::fs::create_dir(&folder).unwrap();
+    let copy = json!({ "requestType": "copy", "input": { "directory": folder }, "idempotencyKey": "k" });
+    let submit = |body: Value| {
+        let request = service.request(Method::POST, "/v1/requests").json(&body);
+        answer(request)
+    };
+    let (status, first) = submit(copy.clone()).await;
+    assert_eq!(status, StatusCode::CREATED);
+    std::fs::remove_dir(&folder).unwrap();
+    let (status, again) = submit(copy.clone()).await;
+    assert_eq!((status, &again["requestId"]), (StatusCode::OK, &first["requestId"]));
+    assert_eq!(again["created"], Value::Null, "it was not created by this: {again}");
+    let mut other = copy;
+    other["sla"] = json!({ "priority": "urgent" });
+    let (status, body) = submit(other).await;
+    assert_eq!(
+        (status, code(&body)),
+        (StatusCode::UNPROCESSABLE_ENTITY, "input-unreadable"),
+        "that was never accepted"
+    );
+}
+
+#[tokio::test]
+async fn the_items_of_a_list_are_what_its_paths_lead_to_each_once() {
+    let service = Service::start().await;
+    let input = service.input.to_str().unwrap();
+    let paths = [format!("{input}/./a.txt"), format!("{input}//b.txt"), format!("{input}/x/../a.txt")];
+    std::fs::create_dir(service.input.join("x")).unwrap();
+    let request = service.submit(&json!({ "requestType": "pick", "input": { "items": { "paths": paths } } })).await;
+    let shards = service.released(2).await.into_iter().map(|attempt| attempt.release.shard).collect();
+    let specs = service.ledger.specs(shards).await.unwrap();
+    let mut names: Vec<_> = specs.iter().flat_map(|spec| &spec.items).map(|item| item.name.clone()).collect();
+    names.sort();
+    let below_the_root = input.trim_start_matches('/');
+    assert_eq!(names, [format!("{below_the_root}/a.txt"), format!("{below_the_root}/b.txt")]);
+    assert_eq!(service.run_to_the_end(&request).await["state"], "REQUEST_STATE_SUCCEEDED");
+    let none = json!({ "requestType": "pick", "input": { "items": { "paths": [] } } });
+    let (status, body) = answer(service.request(Method::POST, "/v1/requests").json(&none)).await;
+    assert_eq!((status, code(&body)), (StatusCode::UNPROCESSABLE_ENTITY, "invalid-input"));
 }
 
 #[tokio::test]
