@@ -16,10 +16,12 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::metric_definitions::{self, BYTES_BUCKETS, COUNT_BUCKETS, SECONDS_BUCKETS};
 use crate::readiness::Readiness;
+use crate::tls::{TlsError, TlsListener, TlsOptions};
 
 /// How often histograms are folded, so that they stay small when nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -34,11 +36,13 @@ pub struct AdminOptions {
     /// Address and port of `/metrics`, `/healthz` and `/readyz`, which ask for no token. Port 0 takes a free one, which
     /// the log tells.
     pub listen: SocketAddr,
+    /// The endpoint's certificate. With it, only TLS is spoken.
+    pub tls: Option<TlsOptions>,
 }
 
 impl Default for AdminOptions {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) }
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), tls: None }
     }
 }
 
@@ -54,6 +58,9 @@ pub enum AdminError {
         #[source]
         source: io::Error,
     },
+    /// Its certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Metrics go somewhere else in this process.
     #[error("the recorder of metrics cannot be installed")]
     Recorder(#[source] BuildError),
@@ -70,9 +77,9 @@ fn explain(error: &io::Error) -> String {
 }
 
 /// A bound endpoint that does not answer yet.
-#[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     address: SocketAddr,
     state: Answers,
 }
@@ -87,12 +94,13 @@ impl Admin {
     /// Listens, and installs the recorder of metrics if this process has none yet (two endpoints in one process show
     /// the same metrics).
     pub async fn bind(options: &AdminOptions) -> Result<(Self, Readiness), AdminError> {
+        let tls = options.tls.as_ref().map(|tls| tls.acceptor("admin.tls")).transpose()?;
         let failed = |source| AdminError::Bind { listen: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let readiness = Readiness::new();
         let state = Answers { metrics: recorder()?, readiness: readiness.clone() };
-        Ok((Self { listener, address, state }, readiness))
+        Ok((Self { listener, tls, address, state }, readiness))
     }
 
     /// Where it listens: the port is real even if 0 was configured.
@@ -102,16 +110,26 @@ impl Admin {
 
     /// Answers until `stop`.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AdminError> {
-        tracing::info!(address = %self.address, "admin endpoint is up");
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        tracing::info!(address = %self.address, scheme, "admin endpoint is up");
         let metrics = self.state.metrics.clone();
         let router = Router::new()
             .route("/metrics", get(render_metrics))
             .route("/healthz", get(|| async { "alive\n" }))
             .route("/readyz", get(readyz))
             .with_state(self.state);
-        let server = axum::serve(self.listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let ending = stop.clone().cancelled_owned();
+        let server = async {
+            match self.tls {
+                Some(acceptor) => {
+                    let listener = TlsListener::new(self.listener, acceptor)?;
+                    axum::serve(listener, router).with_graceful_shutdown(ending).await
+                }
+                None => axum::serve(self.listener, router).with_graceful_shutdown(ending).await,
+            }
+        };
         tokio::select! {
-            result = server.into_future() => result.map_err(AdminError::Serve),
+            result = server => result.map_err(AdminError::Serve),
             () = upkeep(metrics) => Ok(()),
             () = async { stop.cancelled().await; tokio::time::sleep(CLOSING_GRACE).await } => Ok(()),
         }
@@ -232,8 +250,53 @@ mod tests {
     #[tokio::test]
     async fn a_taken_port_says_so_and_what_to_change() {
         let running = start().await;
-        let error = Admin::bind(&AdminOptions { listen: running.address }).await.unwrap_err().to_string();
+        let error = Admin::bind(&AdminOptions { listen: running.address, tls: None }).await.err().unwrap().to_string();
         assert!(error.contains(&running.address.to_string()) && error.contains("admin.listen"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn with_a_certificate_only_tls_is_spoken_and_a_client_that_says_nothing_holds_up_no_other() {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let tls =
+            TlsOptions { certificate_file: folder.path().join("admin.pem"), key_file: folder.path().join("admin.key") };
+        let options = AdminOptions { tls: Some(tls.clone()), ..AdminOptions::default() };
+        let error = Admin::bind(&options).await.err().unwrap().to_string();
+        assert!(error.contains("admin.tls.certificate_file") && error.contains("admin.pem"), "{error}");
+        std::fs::write(&tls.certificate_file, made.cert.pem()).unwrap();
+        std::fs::write(&tls.key_file, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        let error = Admin::bind(&options).await.err().unwrap().to_string();
+        assert!(error.contains("do not go together"), "{error}");
+        std::fs::write(&tls.key_file, made.signing_key.serialize_pem()).unwrap();
+
+        let (admin, _readiness) = Admin::bind(&options).await.unwrap();
+        let (address, stop) = (admin.local_addr(), CancellationToken::new());
+        let task = tokio::spawn(admin.run(stop.clone()));
+        let silent = TcpStream::connect(address).await.unwrap();
+        let mut roots = tokio_rustls::rustls::RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let provider = std::sync::Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+        let config = tokio_rustls::rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        let stream = TcpStream::connect(address).await.unwrap();
+        let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        // The server closes as HTTP says, without a goodbye of TLS.
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        let mut plain = TcpStream::connect(address).await.unwrap();
+        plain.write_all(b"GET /healthz HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let _ = plain.read_to_end(&mut answer).await;
+        assert!(!answer.starts_with(b"HTTP"), "without TLS nobody is answered");
+        stop.cancel();
+        task.await.unwrap().unwrap();
+        drop(silent);
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 //! - [`secret`]: [`Secret`], a text that is never printed and can come from a file.
 //! - [`logs`]: [`LogOptions`] and [`logs::install`].
 //! - [`admin`]: [`Admin`], `/metrics`, `/healthz` and `/readyz`.
+//! - [`tls`]: [`TlsOptions`], what a server shows of itself.
 //! - [`readiness`]: [`Readiness`] and its [`Gate`]s, what `/readyz` answers from.
 //! - [`shutdown`]: [`Shutdown`], the first signal drains, the second hurries, the third gives up.
 //! - [`process_metrics`]: what this process uses, as gauges.
@@ -29,6 +30,7 @@ pub mod readiness;
 pub mod reference;
 pub mod secret;
 pub mod shutdown;
+pub mod tls;
 
 pub use admin::{Admin, AdminError, AdminOptions};
 pub use configuration::{ConfigurationError, Sources};
@@ -37,3 +39,4 @@ pub use logs::{LogError, LogFormat, LogOptions};
 pub use readiness::{Gate, Readiness};
 pub use secret::Secret;
 pub use shutdown::Shutdown;
+pub use tls::{TlsError, TlsOptions};

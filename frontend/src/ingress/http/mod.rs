@@ -37,5 +37,5 @@ mod server;
 mod shards;
 
 pub use api::Api;
-pub use options::{HttpOptions, TlsOptions};
+pub use options::HttpOptions;
 pub use server::Server;

@@ -1,9 +1,9 @@
 //! The configuration of the API.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 
 use forecastle_resources::Bytes;
+use forecastle_service::TlsOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -23,16 +23,6 @@ pub struct HttpOptions {
     pub max_connections: u32,
     /// Who may come in. Without any, a token is made for the tenant `default` and kept in the data folder.
     pub tokens: Vec<TokenOptions>,
-}
-
-/// What the server shows of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct TlsOptions {
-    /// PEM: the server's certificate, then those between it and the authority's.
-    pub certificate_file: PathBuf,
-    /// PEM: the certificate's private key.
-    pub key_file: PathBuf,
 }
 
 impl Default for HttpOptions {

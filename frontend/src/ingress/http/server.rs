@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use forecastle_resources::Bytes;
+use forecastle_service::tls::HANDSHAKE_PATIENCE;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
@@ -16,19 +17,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::api::{Api, Serving};
-use super::options::{HttpOptions, TlsOptions};
+use super::options::HttpOptions;
 use super::{openapi, routes};
 
-/// How long a client may take for TLS's handshake, and for the head of a request.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take for the head of a request.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long requests that are being answered may take to end once the server is told to stop.
@@ -174,23 +170,5 @@ impl Connection {
 fn material(options: &HttpOptions) -> anyhow::Result<Option<TlsAcceptor>> {
     anyhow::ensure!(options.max_connections > 0, "http.max_connections is 0: nobody could connect");
     anyhow::ensure!(options.max_body > Bytes::ZERO, "http.max_body is 0: no request could be submitted");
-    options.tls.as_ref().map(acceptor).transpose()
-}
-
-fn acceptor(options: &TlsOptions) -> anyhow::Result<TlsAcceptor> {
-    let (certificate, key) = (&options.certificate_file, &options.key_file);
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("http.tls.certificate_file {} cannot be read as PEM", certificate.display()))?;
-    anyhow::ensure!(!chain.is_empty(), "http.tls.certificate_file {} has no certificate", certificate.display());
-    let private = PrivateKeyDer::from_pem_file(key)
-        .with_context(|| format!("http.tls.key_file {} cannot be read as PEM", key.display()))?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .context("TLS cannot be set up")?
-        .with_no_client_auth()
-        .with_single_cert(chain, private)
-        .context("http.tls: certificate and key do not go together")?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(options.tls.as_ref().map(|tls| tls.acceptor("http.tls")).transpose()?)
 }

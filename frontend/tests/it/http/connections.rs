@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use forecastle_frontend::ingress::http::{HttpOptions, Server, TlsOptions};
+use forecastle_frontend::ingress::http::{HttpOptions, Server};
+use forecastle_service::TlsOptions;
 use reqwest::{Certificate, Method, StatusCode};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
