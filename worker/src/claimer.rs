@@ -277,7 +277,9 @@ impl Claimer {
                 Step::Open { queue, window } => self.consumers.open(queue, window),
                 Step::Wait { somebody_waits, preempt, wake } => {
                     self.leases.say_waiting(somebody_waits);
-                    preempt.into_iter().for_each(|lease| self.preempt(lease));
+                    for lease in preempt {
+                        self.preempt(lease);
+                    }
                     return wake;
                 }
             }
