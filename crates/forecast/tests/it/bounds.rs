@@ -84,12 +84,11 @@ proptest! {
 
             prop_assert_eq!(forecast.ladder[0], vector.memory);
             prop_assert!(forecast.ladder.is_sorted_by(|a, b| a < b));
-            match declared.maximum_memory() {
-                Some(maximum) => prop_assert_eq!(*forecast.ladder.last().unwrap(), maximum),
-                None => {
-                    let ends = forecast.ladder.last() == Some(&Bytes(u64::MAX));
-                    prop_assert!(forecast.ladder.len() > 3 || ends, "{:?}", forecast.ladder);
-                }
+            let end = forecast.ladder.last().copied();
+            if let Some(maximum) = declared.maximum_memory() {
+                prop_assert_eq!(end, Some(maximum));
+            } else {
+                prop_assert!(forecast.ladder.len() > 3 || end == Some(Bytes(u64::MAX)), "{:?}", forecast.ladder);
             }
 
             prop_assert!(!forecast.need.is_empty());
