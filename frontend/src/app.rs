@@ -89,6 +89,9 @@ pub fn check(options: &FrontendOptions) -> anyhow::Result<()> {
             let shortest = tokens::SHORTEST;
             problems.push(format!("http.tokens[{number}]: needs a tenant and a token of {shortest} bytes or more"));
         }
+        if options.http.tokens[..number].iter().any(|other| other.token == token.token) {
+            problems.push(format!("http.tokens[{number}]: another entry has this token; each needs its own"));
+        }
     }
     if options.sweeper.grace.0 < Duration::from_secs(1) {
         problems.push("sweeper.grace: less than a second would lose workers that live".to_owned());

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use forecastle_frontend::ledger::{Failure, NextStep, RetryPolicy, sqlite::SqliteLedger};
+use forecastle_frontend::ledger::{Failure, Ledger as _, NextStep, RetryPolicy, sqlite::SqliteLedger};
 use tempfile::TempDir;
 
 /// A folder with a catalogue, and a broker that only listens.
@@ -99,4 +99,40 @@ fn the_configuration_can_be_read_in_part() {
     let shown = place.command(&[]).arg("configuration").output().unwrap();
     assert!(String::from_utf8(shown.stdout).unwrap().contains("[http]"));
     assert!(!Path::new(&place.path(".forecastle")).exists(), "showing it makes nothing");
+}
+
+#[tokio::test]
+async fn a_backup_is_taken_while_the_ledger_is_in_use_and_has_all_that_was_acknowledged() {
+    let place = Place::new();
+    let live = SqliteLedger::open(&place.path("ledger"), std::sync::Arc::new(NoRetries)).unwrap();
+    let request = live.admit(super::ledger::admission(Some("k"))).await.unwrap().request;
+    std::fs::create_dir(place.path("restored")).unwrap();
+    let copy = place.path("restored/ledger.sqlite3");
+    let backup = || {
+        let mut command = place.command(&["data.directory=ledger"]);
+        command.args(["backup", "--to"]).arg(&copy).output().unwrap()
+    };
+    let taken = backup();
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+    let again = backup();
+    let words = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(!again.status.success() && words.contains("ledger.sqlite3"), "nothing is overwritten: {words}");
+
+    // As the book says to restore it.
+    let database = rusqlite::Connection::open(&copy).unwrap();
+    database.execute_batch("UPDATE attempts SET confirmed = 0 WHERE claimed = 0").unwrap();
+    drop(database);
+    let restored = SqliteLedger::open(&place.path("restored"), std::sync::Arc::new(NoRetries)).unwrap();
+    assert_eq!(restored.id(), live.id());
+    assert!(restored.status(request).await.unwrap().is_some());
+    let again = restored.admit(super::ledger::admission(Some("k"))).await.unwrap();
+    assert_eq!((again.request, again.created), (request, false));
+}
+
+#[test]
+fn one_token_for_two_tenants_is_refused() {
+    let place = Place::new();
+    let one = r#"{ tenant = "a", token = "0123456789abcdef" }, { tenant = "b", token = "0123456789abcdef" }"#;
+    let words = place.fails(&[&format!("http.tokens=[{one}]")], 1);
+    assert!(words.contains("http.tokens[1]") && words.contains("another") && !words.contains("0123"), "{words}");
 }

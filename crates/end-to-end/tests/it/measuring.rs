@@ -5,6 +5,8 @@ use std::time::Duration;
 use forecastle_end_to_end::stack::Stack;
 use forecastle_end_to_end::system::System;
 use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 use crate::catalogue;
 
@@ -132,21 +134,70 @@ minimum = { memory = "4MiB" }
     assert!(second[0].0 < 20.0 && second[0].2 == "OUTCOME_SUCCEEDED", "{second:?}");
 }
 
+/// Waits until history has so many runs of a request, and as many that won.
+async fn landed(system: &System, request: &str, runs: u32) {
+    let count =
+        format!("SELECT count(), countIf(winning) FROM {}.v_runs WHERE request_id = '{request}'", system.database());
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        // The table comes with the first batch.
+        let rows = system.stack().run(&["clickhouse-query", &count]).unwrap_or_default();
+        if rows.split_whitespace().collect::<Vec<_>>() == [runs.to_string(), runs.to_string()] {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "ClickHouse has {rows}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 #[tokio::test]
 async fn what_ran_lands_in_clickhouse_once() {
     let mut system = system(&holds(10, "64MiB")).await;
     let request = system.submit("work", "k").await.unwrap();
     system.finished(&request, Duration::from_mins(1)).await.unwrap();
-    let count =
-        format!("SELECT count(), countIf(winning) FROM {}.v_runs WHERE request_id = '{request}'", system.database());
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    loop {
-        // The table comes with the first batch.
-        let rows = system.stack().run(&["clickhouse-query", &count]).unwrap_or_default();
-        if rows.split_whitespace().collect::<Vec<_>>() == ["2", "2"] {
-            break;
+    landed(&system, &request, 2).await;
+}
+
+/// Forwards to `upstream` until the set is dropped.
+fn forward(listener: TcpListener, upstream: String) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            let upstream = upstream.clone();
+            connections.spawn(async move {
+                let Ok(mut server) = TcpStream::connect(upstream).await else { return };
+                // Either side may end it.
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
         }
-        assert!(std::time::Instant::now() < deadline, "ClickHouse has {rows}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    });
+    tasks
+}
+
+#[tokio::test]
+async fn a_clickhouse_that_is_away_delays_no_work_and_has_everything_once_later() {
+    let stack = Stack::shared().unwrap();
+    let upstream = stack.variable("FORECASTLE_CLICKHOUSE_URL").unwrap().replace("http://", "");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mut system = System::new(stack, &holds(10, "64MiB")).unwrap();
+    std::fs::write(system.input().join("a"), "a").unwrap();
+    let url = format!("history.server.url=http://{address}");
+    system.start_frontend(&[], &[&url]).await.unwrap();
+    system.start_worker("cpu=1,memory=2GiB", &[]).await.unwrap();
+    let mut requests = Vec::new();
+    // From the beginning, and again after it was there.
+    for key in ["1", "2"] {
+        let request = system.submit("work", key).await.unwrap();
+        let status = system.finished(&request, Duration::from_mins(1)).await.unwrap();
+        assert_eq!(status["state"], "REQUEST_STATE_SUCCEEDED", "{status}");
+        requests.push(request);
+        let there = forward(TcpListener::bind(address).await.unwrap(), upstream.clone());
+        for request in &requests {
+            landed(&system, request, 2).await;
+        }
+        drop(there);
     }
 }

@@ -146,3 +146,60 @@ fn again(error: &rusqlite::Error) -> Error {
     };
     during("committing")(copy)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn count(connection: &Connection) -> i64 {
+        connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn changes_that_arrive_during_a_commit_share_the_next_one_and_one_that_fails_takes_no_other_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (n INTEGER PRIMARY KEY)").unwrap();
+        let reader = Connection::open(&path).unwrap();
+        let (writer, thread) = Writer::start(connection, ()).unwrap();
+        let insert = |connection: &Connection, n: i64| {
+            connection.execute("INSERT INTO t VALUES (?1)", [n]).map(drop).map_err(during("inserting"))
+        };
+        // The first one holds up the thread until all others wait.
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let first = writer.write(move |connection| {
+            insert(connection, 0)?;
+            wait.recv().unwrap();
+            Ok(0)
+        });
+        let others = (1..=20).map(|n| {
+            let path = path.clone();
+            writer.write(move |connection| {
+                insert(connection, n)?;
+                if n == 7 {
+                    return Err(Error::Closed);
+                }
+                // What another connection sees is what has been committed.
+                Ok(count(&Connection::open(&path).map_err(during("opening"))?))
+            })
+        });
+        // Polled last, when all others have been sent.
+        let release = async { go.send(()).unwrap() };
+        let (first, others, ()) = tokio::join!(first, futures::future::join_all(others), release);
+        first.unwrap();
+        let mut seen = BTreeSet::new();
+        for (n, answer) in (1..=20).zip(others) {
+            match answer {
+                Ok(committed) => drop(seen.insert(committed)),
+                Err(error) => assert!(n == 7 && matches!(error, Error::Closed), "{n}: {error}"),
+            }
+        }
+        // The first commit, with those that arrived before it began, and one for all others.
+        assert!(seen.len() <= 2, "more commits than two: {seen:?}");
+        assert_eq!(count(&reader), 20, "all but the one that failed");
+        drop(writer);
+        thread.join().unwrap();
+    }
+}
