@@ -6,9 +6,17 @@ use prost::Message as _;
 
 const FILES: [&str; 7] = ["resources", "request", "shard", "completion", "fleet", "explain", "dead"];
 
-/// What a submission is made of.
-const SUBMITTED: [&str; 4] =
-    [".forecastle.v1.SubmitRequest", ".forecastle.v1.Input", ".forecastle.v1.ItemList", ".forecastle.v1.Sla"];
+/// What is sent to the frontend. A vector is read strictly wherever it stands: a new resource is a named one there, and
+/// no new field.
+const SUBMITTED: [&str; 7] = [
+    ".forecastle.v1.SubmitRequest",
+    ".forecastle.v1.Input",
+    ".forecastle.v1.ItemList",
+    ".forecastle.v1.Sla",
+    ".forecastle.v1.SetShares",
+    ".forecastle.v1.ShareSetting",
+    ".forecastle.v1.ResourceVector",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from("proto");

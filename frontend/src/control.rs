@@ -38,6 +38,11 @@ impl Control {
         self.send(Kind::ReportNow(v1::ReportNow {})).await;
     }
 
+    /// Asks workers to give priorities other shares.
+    pub async fn set_shares(&self, shares: v1::SetShares) {
+        self.send(Kind::SetShares(shares)).await;
+    }
+
     async fn send(&self, kind: Kind) {
         let message = Message {
             body: v1::ControlMessage { kind: Some(kind) }.encode_to_vec().into(),

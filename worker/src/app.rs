@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use forecastle_admission::DeskOptions;
+use forecastle_admission::{DeskOptions, Shares};
 use forecastle_broker::rabbitmq::RabbitMq;
 use forecastle_broker::{Broker, layout};
 use forecastle_protos::ids::WorkerId;
 use forecastle_service::{Admin, Shutdown, process_metrics};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -95,6 +95,8 @@ struct Services {
     admin: Service,
     /// Only if leases are adjusted.
     adjuster: Option<Service>,
+    /// Only if shares may be reloaded.
+    shares: Option<Service>,
     readiness: Service,
     metrics: Service,
 }
@@ -106,6 +108,7 @@ pub(crate) async fn run(
     worker: WorkerId,
     executor: Arc<dyn Executor>,
     broker: Option<Arc<dyn Broker>>,
+    shares: Option<watch::Receiver<Shares>>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let (admin, readiness) = Admin::bind(&options.admin).await?;
@@ -144,12 +147,18 @@ pub(crate) async fn run(
     let quota = options.enforcement.cpu == CpuMode::Quota && executor.enforcement() != Mechanism::Rusage.as_str();
     let adjuster = options.adjustment.policy().map(|policy| Adjuster::new(policy, leases.clone(), quota));
     let (claimer, handle) =
-        Claimer::new(claiming, Arc::clone(&broker), leases, source, events, executor, adjuster.clone());
+        Claimer::new(claiming, Arc::clone(&broker), leases.clone(), source, events, executor, adjuster.clone());
     let report = Arc::new(Notify::new());
     let reporter =
         Reporter::new(description, broker.publisher(REPORTS_WINDOW).await?, handle.snapshots(), Arc::clone(&report));
-    let control =
-        Control { worker, fleet: options.fleet.clone(), claimer: handle.clone(), report, shutdown: shutdown.clone() };
+    let control = Control {
+        worker,
+        fleet: options.fleet.clone(),
+        claimer: handle.clone(),
+        leases: leases.clone(),
+        report: Arc::clone(&report),
+        shutdown: shutdown.clone(),
+    };
 
     let mut services = Services {
         admin: Service::start("admin", |stop| async move { Ok(admin.run(stop).await?) }),
@@ -173,6 +182,9 @@ pub(crate) async fn run(
             let broker = Arc::clone(&broker);
             Service::start("control", |stop| unfailing(control.run(broker, stop)))
         },
+        shares: shares.map(|changes| {
+            Service::start("shares", |stop| unfailing(follow_shares(changes, leases, Arc::clone(&report), stop)))
+        }),
         reporter: Service::start("reporter", |stop| unfailing(reporter.run(stop))),
         claimer: Service::start("claimer", |stop| claimer.run(stop)),
     };
@@ -200,6 +212,27 @@ pub struct LeftUnconfirmed {
     pub runs: usize,
 }
 
+/// Gives priorities the shares that are configured now.
+async fn follow_shares(
+    mut changes: watch::Receiver<Shares>,
+    leases: Leases,
+    report: Arc<Notify>,
+    stop: CancellationToken,
+) {
+    // An error means that nobody reloads any more.
+    while let Some(Ok(())) = stop.run_until_cancelled(changes.changed()).await {
+        let shares = changes.borrow_and_update().clone();
+        match leases.change_shares(|_| shares) {
+            Ok(()) => tracing::info!("priorities have other shares, as configured now"),
+            Err(error) => {
+                tracing::error!(%error, "the shares that are configured now cannot be kept; they stay as they were");
+            }
+        }
+        report.notify_one();
+    }
+    stop.cancelled().await;
+}
+
 async fn unfailing(service: impl Future<Output = ()>) -> anyhow::Result<()> {
     service.await;
     Ok(())
@@ -220,7 +253,6 @@ fn describe(
         name: options.name.clone(),
         fleet: options.fleet.clone(),
         capacity: preparation.capacity.clone(),
-        guaranteed: preparation.guaranteed.clone(),
         units: executor.units(),
         catalogue_hash: preparation.catalogue.hash().to_owned(),
         node_class,
@@ -233,8 +265,9 @@ fn describe(
 impl Services {
     /// Waits until a service ends, which none does by itself: an error, or a panic.
     async fn first_end(&mut self) -> anyhow::Result<()> {
-        let Self { claimer, events, control, reporter, admin, readiness, metrics, adjuster } = self;
-        let all = [claimer, events, control, reporter, admin, readiness, metrics].into_iter().chain(adjuster);
+        let Self { claimer, events, control, reporter, admin, readiness, metrics, adjuster, shares } = self;
+        let all =
+            [claimer, events, control, reporter, admin, readiness, metrics].into_iter().chain(adjuster).chain(shares);
         let ends = all.map(|service| {
             Box::pin(async {
                 service.ended().await?;
@@ -248,8 +281,11 @@ impl Services {
 /// Answers how many runs were left unconfirmed.
 async fn drain(services: Services, mut handle: ClaimerHandle, options: &WorkerOptions, shutdown: &Shutdown) -> usize {
     tracing::info!(grace = %options.drain.grace, "draining");
-    let Services { claimer, mut events, control, reporter, admin, readiness, metrics, adjuster } = services;
+    let Services { claimer, mut events, control, reporter, admin, readiness, metrics, adjuster, shares } = services;
     readiness.end().await;
+    if let Some(shares) = shares {
+        shares.end().await;
+    }
     // 1. No more offers.
     if tokio::time::timeout(HAND_BACK_WITHIN, handle.stop_claiming()).await.is_err() {
         tracing::warn!("not all offers were handed back; the broker takes them back when the connection closes");

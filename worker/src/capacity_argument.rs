@@ -3,64 +3,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-use forecastle_resources::ResourceVector;
+use forecastle_resources::{ParseVectorError, ResourceVector};
 
 /// A vector as written on the command line: `cpu=1,memory=1GiB,io=100MiB/s,gpu=1`. What is not named is zero.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CapacityArgument(pub ResourceVector);
 
-/// The text is no vector.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ParseCapacityError {
-    /// A part is not of the form `resource=amount`.
-    #[error("`{0}` is not of the form resource=amount, such as cpu=1,memory=1GiB")]
-    Form(String),
-    /// A resource is named twice.
-    #[error("`{0}` is named twice")]
-    Repeated(String),
-    /// An amount is none.
-    #[error("{resource}: {reason}")]
-    Amount {
-        /// The resource.
-        resource: String,
-        /// What is wrong.
-        reason: String,
-    },
-}
-
 impl FromStr for CapacityArgument {
-    type Err = ParseCapacityError;
+    type Err = ParseVectorError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        fn amount<T: FromStr>(resource: &str, text: &str) -> Result<T, ParseCapacityError>
-        where
-            T::Err: fmt::Display,
-        {
-            let wrong =
-                |error: T::Err| ParseCapacityError::Amount { resource: resource.to_owned(), reason: error.to_string() };
-            text.parse().map_err(wrong)
-        }
-        let mut vector = ResourceVector::ZERO;
-        let mut seen = Vec::new();
-        for part in text.split(',') {
-            let form = || ParseCapacityError::Form(part.trim().to_owned());
-            let (resource, value) = part.split_once('=').ok_or_else(form)?;
-            let (resource, value) = (resource.trim(), value.trim());
-            if resource.is_empty() || value.is_empty() {
-                return Err(form());
-            }
-            if seen.contains(&resource) {
-                return Err(ParseCapacityError::Repeated(resource.to_owned()));
-            }
-            seen.push(resource);
-            match resource {
-                "cpu" => vector.cpu = amount(resource, value)?,
-                "memory" => vector.memory = amount(resource, value)?,
-                "io" => vector.io = amount(resource, value)?,
-                named => vector = vector.with_named(named, amount(named, value)?),
-            }
-        }
-        Ok(Self(vector))
+        text.parse().map(Self)
     }
 }
 

@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
+use forecastle_admission::Shares;
 use forecastle_broker::{Broker, ConsumeOptions, ConsumerEvent};
 use forecastle_protos::ids::{RunId, WorkerId};
 use forecastle_protos::v1::{self, control_message::Kind};
+use forecastle_resources::{Priority, ResourceVector};
 use forecastle_service::Shutdown;
 use metrics::counter;
 use prost::Message as _;
@@ -14,6 +16,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::claimer::ClaimerHandle;
+use crate::leases::Leases;
 use crate::metric_definitions::CONTROLS;
 use crate::queues::open_consumer;
 
@@ -22,6 +25,7 @@ pub(crate) struct Control {
     pub(crate) worker: WorkerId,
     pub(crate) fleet: String,
     pub(crate) claimer: ClaimerHandle,
+    pub(crate) leases: Leases,
     /// Asks for a load report.
     pub(crate) report: Arc<Notify>,
     pub(crate) shutdown: Shutdown,
@@ -60,8 +64,19 @@ impl Control {
                 }
                 self.claimer.cancel(runs, cancel.reason).await;
             }
+            Some(Kind::SetShares(set)) => {
+                if self.is_meant_by(&set.worker_id, &set.fleet) {
+                    counter!(CONTROLS, "kind" => "set-shares").increment(1);
+                    match self.set_shares(&set.shares) {
+                        Ok(()) => tracing::info!("priorities have other shares, as the frontend asks"),
+                        Err(error) => tracing::warn!(error, "shares stay as they are"),
+                    }
+                    // Whoever asked sees the effect, or that there is none.
+                    self.report.notify_one();
+                }
+            }
             Some(Kind::Drain(drain)) => {
-                if self.is_meant_by(&drain) {
+                if self.is_meant_by(&drain.worker_id, &drain.fleet) {
                     counter!(CONTROLS, "kind" => "drain").increment(1);
                     tracing::info!("draining, as the frontend asks");
                     self.shutdown.request_drain();
@@ -76,8 +91,24 @@ impl Control {
     }
 
     /// This worker by name, or all of its fleet; a message that names neither means nobody.
-    fn is_meant_by(&self, drain: &v1::Drain) -> bool {
-        if drain.worker_id.is_empty() { drain.fleet == self.fleet } else { drain.worker_id == self.worker.to_string() }
+    fn is_meant_by(&self, worker_id: &str, fleet: &str) -> bool {
+        if worker_id.is_empty() { fleet == self.fleet } else { worker_id == self.worker.to_string() }
+    }
+
+    fn set_shares(&self, settings: &[v1::ShareSetting]) -> Result<(), String> {
+        let read = |setting: &v1::ShareSetting| {
+            let priority = setting.priority.parse::<Priority>().map_err(|error| error.to_string())?;
+            let vector =
+                |given: &Option<v1::ResourceVector>| given.as_ref().map(ResourceVector::from).unwrap_or_default();
+            Ok((priority, vector(&setting.guaranteed), vector(&setting.maximum)))
+        };
+        let settings = settings.iter().map(read).collect::<Result<Vec<_>, String>>()?;
+        let change = |shares| {
+            settings.into_iter().fold(shares, |shares: Shares, (priority, guaranteed, maximum)| {
+                shares.with_guaranteed(priority, guaranteed).with_maximum(priority, maximum)
+            })
+        };
+        self.leases.change_shares(change).map_err(|error| error.to_string())
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use forecastle_admission::{Acquisition, Claim, LeaseId, Pool, ResizeError, Time};
+use forecastle_admission::{Acquisition, Claim, LeaseId, Pool, ResizeError, Shares, SharesError, Time};
 use forecastle_resources::{Bytes, Resource, ResourceVector};
 use tokio::sync::Notify;
 
@@ -89,6 +89,16 @@ impl Leases {
         }
     }
 
+    /// Gives priorities other shares of the pool, and wakes the chooser. Fails, and changes nothing, if they do not fit.
+    pub fn change_shares(&self, change: impl FnOnce(Shares) -> Shares) -> Result<(), SharesError> {
+        let mut pool = self.0.lock();
+        let shares = change(pool.shares().clone());
+        pool.set_shares(shares)?;
+        drop(pool);
+        self.0.freed.notify_one();
+        Ok(())
+    }
+
     /// Says whether offers wait for something to be freed.
     pub fn say_waiting(&self, waiting: bool) {
         self.0.waiting.store(waiting, Ordering::Relaxed);
@@ -139,7 +149,6 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    use forecastle_admission::Shares;
     use forecastle_resources::{Bytes, CpuMillis, Priority};
 
     fn claim(cpu: u64) -> Claim {

@@ -3,11 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser;
+use forecastle_admission::Shares;
 use forecastle_service::shutdown::GAVE_UP;
 use forecastle_service::{Shutdown, Sources, configuration, logs};
 use forecastle_worker::capacity_argument::CapacityArgument;
 use forecastle_worker::{LeftUnconfirmed, Worker, WorkerOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 /// The exit status of a worker that left runs unconfirmed.
 const LEFT_UNCONFIRMED: u8 = 3;
@@ -23,6 +27,9 @@ const LEFT_UNCONFIRMED: u8 = 3;
 /// The first SIGTERM or SIGINT drains: no more shards are taken, and what runs has `drain.grace` (30s) to end; what does
 /// not is asked for a checkpoint, stopped, and runs again elsewhere. The second leaves no grace. The third ends the
 /// worker and all that it runs at once; the ledger then misses it and orders its shards again.
+///
+/// SIGHUP reads the configuration again and gives priorities the shares that stand there now; the rest of it needs a
+/// restart.
 ///
 /// Exit status:
 ///   0  after a drain: all that ran has ended or was handed on, and the broker confirmed it
@@ -88,17 +95,33 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .flag("--fleet", "fleet", arguments.fleet)
         .flag("--capacity", "capacity", arguments.capacity)
         .flag("--catalogue", "catalogue.path", arguments.catalogue.as_ref().map(|path| path.display()));
-    let options: WorkerOptions = configuration::load(sources)?;
+    let options: WorkerOptions = configuration::load(sources.clone())?;
     if arguments.check {
         return Worker::builder(options).check().map(|()| ExitCode::SUCCESS);
     }
     logs::install(&options.logs)?;
     let shutdown = Shutdown::on_signals()?;
-    let worker = tokio::spawn(Worker::builder(options).shutdown(shutdown.clone()).run());
+    let shares = reload_shares(sources, &options)?;
+    let worker = tokio::spawn(Worker::builder(options).shutdown(shutdown.clone()).shares(shares).run());
     tokio::select! {
         biased;
         ended = worker => ended?.map(|()| ExitCode::SUCCESS),
         // Nothing is waited for, not even what blocks. What runs is killed by its launcher once this process is gone.
         () = shutdown.giving_up() => std::process::exit(GAVE_UP.into()),
     }
+}
+
+/// The shares of the configuration, read again at each SIGHUP. A configuration that is wrong then changes nothing.
+fn reload_shares(sources: Sources, options: &WorkerOptions) -> anyhow::Result<watch::Receiver<Shares>> {
+    let mut hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let (sender, shares) = watch::channel(options.shares.shares());
+    tokio::spawn(async move {
+        while let (Some(()), false) = (hangups.recv().await, sender.is_closed()) {
+            match configuration::load::<WorkerOptions>(sources.clone()) {
+                Ok(options) => drop(sender.send_replace(options.shares.shares())),
+                Err(error) => tracing::error!(%error, "the configuration is wrong; shares stay as they are"),
+            }
+        }
+    });
+    Ok(shares)
 }

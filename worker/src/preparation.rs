@@ -1,6 +1,5 @@
 //! Everything that can be found wrong before the first connection, all of it at once.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use forecastle_admission::Pool;
 use forecastle_catalogue::Catalogue;
 use forecastle_protos::names;
-use forecastle_resources::{Priority, ResourceVector};
+use forecastle_resources::ResourceVector;
 
 use crate::enforcement::EnforcementOptions;
 use crate::options::WorkerOptions;
@@ -34,8 +33,6 @@ pub struct Preparation {
     pub catalogue: Arc<Catalogue>,
     /// The whole capacity.
     pub capacity: ResourceVector,
-    /// What of it is guaranteed to a priority.
-    pub guaranteed: BTreeMap<Priority, ResourceVector>,
     /// The empty pool.
     pub pool: Pool,
 }
@@ -74,13 +71,9 @@ impl Preparation {
                     problems.push(format!("shares: {error}"));
                 }
             });
-        let guaranteed = Priority::ALL
-            .into_iter()
-            .map(|priority| (priority, options.shares.of(priority).guaranteed.clone()))
-            .filter(|(_, part)| !part.is_zero());
         match (catalogue, pool) {
             (Ok(catalogue), Ok(pool)) if problems.is_empty() => {
-                Ok(Self { catalogue: Arc::new(catalogue), capacity, guaranteed: guaranteed.collect(), pool })
+                Ok(Self { catalogue: Arc::new(catalogue), capacity, pool })
             }
             _ => Err(WrongOptions(problems)),
         }

@@ -3,14 +3,13 @@
 //! One goes out every interval, and at once when asked for, when draining begins and at the end. A report is a
 //! snapshot: one that is lost is replaced by the next, so nothing is published again.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use forecastle_broker::{Address, Message, Publisher};
 use forecastle_protos::ids::WorkerId;
 use forecastle_protos::{PROTOBUF, names, v1};
-use forecastle_resources::{Priority, Resource, ResourceVector};
+use forecastle_resources::{Resource, ResourceVector};
 use metrics::{counter, gauge};
 use prost::Message as _;
 use tokio::sync::{Notify, watch};
@@ -36,8 +35,6 @@ pub struct Description {
     pub fleet: String,
     /// All there is.
     pub capacity: ResourceVector,
-    /// What is guaranteed to a priority.
-    pub guaranteed: BTreeMap<Priority, ResourceVector>,
     /// What it can run.
     pub units: Vec<String>,
     /// The hash of its catalogue.
@@ -147,7 +144,12 @@ fn report(of: &Description, snapshot: &Snapshot, load: LiveLoad, sequence: u64, 
         at_unix_ms: now_unix_ms(),
         capacity: Some((&of.capacity).into()),
         free: Some((&snapshot.free).into()),
-        guaranteed: of.guaranteed.iter().map(|(priority, part)| (priority.to_string(), part.into())).collect(),
+        guaranteed: snapshot
+            .shares
+            .iter()
+            .filter(|share| !share.guaranteed.is_zero())
+            .map(|share| (share.priority.to_string(), (&share.guaranteed).into()))
+            .collect(),
         leases: snapshot.runs.iter().map(lease).collect(),
         units: of.units.clone(),
         catalogue_hash: of.catalogue_hash.clone(),
@@ -201,7 +203,7 @@ fn lease(run: &RunSnapshot) -> v1::LeaseReport {
 mod tests {
     use super::*;
     use forecastle_broker::{Broker, ConsumeOptions, Consumer, ConsumerEvent, MemoryBroker, layout};
-    use forecastle_resources::{Bytes, CpuMillis};
+    use forecastle_resources::{Bytes, CpuMillis, Priority};
 
     async fn next(consumer: &mut dyn Consumer) -> v1::LoadReport {
         match consumer.next().await {
@@ -226,7 +228,6 @@ mod tests {
             name: "one".to_owned(),
             fleet: "default".to_owned(),
             capacity: capacity.clone(),
-            guaranteed: BTreeMap::from([(Priority::Urgent, ResourceVector::new(CpuMillis(500), Bytes::mib(9)))]),
             units: vec!["checksum".to_owned()],
             catalogue_hash: "abc".to_owned(),
             node_class: "xeon-2".to_owned(),
@@ -234,7 +235,14 @@ mod tests {
             enforcement: "rusage".to_owned(),
             interval: Duration::from_secs(10),
         };
-        let (snapshot, snapshots) = watch::channel(Snapshot { free: capacity.clone(), ..Snapshot::default() });
+        let urgent = ShareSnapshot {
+            priority: Priority::Urgent,
+            guaranteed: ResourceVector::new(CpuMillis(500), Bytes::mib(9)),
+            maximum: ResourceVector::ZERO,
+            held: ResourceVector::ZERO,
+        };
+        let empty = Snapshot { free: capacity.clone(), shares: vec![urgent], ..Snapshot::default() };
+        let (snapshot, snapshots) = watch::channel(empty);
         let (asked, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let reporter = Reporter::new(description, broker.publisher(8).await.unwrap(), snapshots, Arc::clone(&asked));
         let started = tokio::time::Instant::now();
@@ -274,7 +282,7 @@ mod tests {
         let told = &third.leases[0];
         assert_eq!((told.memory_bytes_now, told.cpu_millis_now, told.io_bytes_per_second_now), (77, 650, 4096));
         assert_eq!((&*told.tenant, &*told.request_type, &*told.priority), ("tests", "archive", "standard"));
-        let batch = &third.shares[0];
+        let batch = &third.shares[1];
         assert_eq!((&*batch.priority, &batch.maximum), ("batch", &Some((&capacity).into())));
         assert_eq!(batch.held.as_ref().unwrap().cpu_millis, 700);
 

@@ -4,10 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use forecastle_admission::Shares;
 use forecastle_broker::Broker;
 use forecastle_protos::ids::WorkerId;
 use forecastle_service::Shutdown;
 use forecastle_task::{NameTaken, Registry, Task};
+use tokio::sync::watch;
 
 use crate::app;
 use crate::enforcement::{self, capacity};
@@ -51,6 +53,7 @@ pub struct WorkerBuilder {
     broker: Option<Arc<dyn Broker>>,
     executor: Option<Arc<dyn Executor>>,
     shutdown: Option<Shutdown>,
+    shares: Option<watch::Receiver<Shares>>,
 }
 
 impl fmt::Debug for WorkerBuilder {
@@ -67,7 +70,7 @@ impl Worker {
     pub fn builder(options: WorkerOptions) -> WorkerBuilder {
         let mut tasks = Registry::new();
         let taken = crate::tasks::register(&mut tasks).err().into_iter().collect();
-        WorkerBuilder { options, tasks, taken, broker: None, executor: None, shutdown: None }
+        WorkerBuilder { options, tasks, taken, broker: None, executor: None, shutdown: None, shares: None }
     }
 }
 
@@ -100,6 +103,13 @@ impl WorkerBuilder {
         self
     }
 
+    /// Gives priorities other shares whenever these change. Those that cannot be kept change nothing.
+    #[must_use]
+    pub fn shares(mut self, changes: watch::Receiver<Shares>) -> Self {
+        self.shares = Some(changes);
+        self
+    }
+
     /// Names everything that is wrong with the options, without connecting to anything.
     pub fn check(self) -> anyhow::Result<()> {
         self.prepare().map(drop)
@@ -108,7 +118,7 @@ impl WorkerBuilder {
     /// Runs until told to stop, and drains. Fails if it could not start, or had to stop by itself.
     pub async fn run(self) -> anyhow::Result<()> {
         let preparation = self.prepare()?;
-        let Self { options, tasks, broker, executor, shutdown, .. } = self;
+        let Self { options, tasks, broker, executor, shutdown, shares, .. } = self;
         // From here on signals drain, also while the start takes its time.
         let shutdown = match shutdown {
             Some(shutdown) => shutdown,
@@ -119,7 +129,7 @@ impl WorkerBuilder {
             Some(executor) => executor,
             None => local_executor(&options, &preparation, tasks, worker).await?,
         };
-        app::run(options, preparation, worker, executor, broker, &shutdown).await
+        app::run(options, preparation, worker, executor, broker, shares, &shutdown).await
     }
 
     fn prepare(&self) -> anyhow::Result<Preparation> {

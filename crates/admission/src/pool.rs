@@ -119,6 +119,15 @@ impl Pool {
         &self.shares
     }
 
+    /// Gives priorities other shares. Fails, and changes nothing, if they do not fit the capacity. Leases keep what they
+    /// hold: what they hold of what is guaranteed to others now comes back when they end.
+    pub fn set_shares(&mut self, shares: Shares) -> Result<(), SharesError> {
+        shares.check(&self.capacity)?;
+        self.common = self.capacity.saturating_sub(&shares.all_guaranteed());
+        self.shares = shares;
+        Ok(())
+    }
+
     /// How long a guaranteed part may be lent.
     pub fn lending_horizon(&self) -> Duration {
         self.lending_horizon
@@ -371,6 +380,27 @@ mod tests {
         assert_eq!(pool.available(Priority::Batch, SHORT), vector(100, 10));
         assert_eq!(pool.resize(lease, &vector(301, 90)), Err(ResizeError::BlockedOn(Resource::Cpu)));
         assert_eq!(pool.resize(lease, &vector(300, 90)), Ok(ResourceVector::ZERO));
+    }
+
+    #[test]
+    fn shares_that_change_bind_claims_at_once_and_leave_leases_alone() {
+        let mut pool = pool();
+        let lease = acquire(&mut pool, &claim(Priority::Batch, vector(600, 50), LONG));
+        let too_much = Shares::none().with_guaranteed(Priority::Urgent, vector(1001, 1));
+        let before = pool.clone();
+        assert_eq!(pool.set_shares(too_much), Err(SharesError::Overcommitted(Resource::Cpu)));
+        assert_eq!(pool, before);
+        let more = Shares::none().with_guaranteed(Priority::Urgent, vector(800, 80));
+        pool.set_shares(more).unwrap();
+        assert_eq!(pool.held(), vector(600, 50), "leases keep what they hold");
+        let long = claim(Priority::Standard, vector(1, 1), LONG);
+        assert_eq!(pool.try_acquire(&long, Time::START), Acquisition::BlockedOn(Resource::Cpu));
+        pool.release(lease).unwrap();
+        let all = claim(Priority::Urgent, vector(800, 80), LONG);
+        acquire(&mut pool, &all);
+        assert_eq!(pool.available(Priority::Standard, LONG), vector(200, 20).with_named("gpu", 1));
+        pool.set_shares(Shares::none().with_maximum(Priority::Standard, vector(100, 0))).unwrap();
+        assert_eq!(pool.available(Priority::Standard, LONG), vector(100, 20).with_named("gpu", 1));
     }
 
     #[test]

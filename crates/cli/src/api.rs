@@ -192,6 +192,11 @@ impl Api {
         self.ask(QUESTION, || self.request(Method::GET, &["v1", "fleet"], &[])).await
     }
 
+    /// Asks workers for other shares. Asking again changes nothing.
+    pub(crate) async fn set_shares(&self, shares: &v1::SetShares) -> Result<v1::SharesAsked, Failure> {
+        self.ask(ORDER, || self.request(Method::POST, &["v1", "fleet", "shares"], &[]).json(shares)).await
+    }
+
     /// The API's own description.
     pub(crate) async fn description(&self) -> Result<serde_json::Value, Failure> {
         self.once(self.request(Method::GET, &["v1", "openapi.json"], &[])).await

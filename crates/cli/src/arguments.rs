@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::requests::List;
 use crate::result::ResultOf;
+use crate::shares::Shares;
 use crate::submit::Submit;
 use crate::top::Top;
 
@@ -110,6 +111,7 @@ pub(crate) enum Command {
     },
     /// List the workers: capacity, what is free, how they enforce reservations
     Fleet,
+    Shares(Shares),
     Top(Top),
     Doctor(Doctor),
     /// Print a completion script for a shell

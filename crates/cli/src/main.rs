@@ -35,6 +35,7 @@ mod quantities;
 mod requests;
 mod result;
 mod shards;
+mod shares;
 mod submit;
 mod token;
 mod top;
@@ -78,6 +79,7 @@ async fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         Command::Dead(dead) => dead.run(&api, output).await,
         Command::Types { name } => types::run(&api, output, name.as_deref()).await,
         Command::Fleet => fleet::run(&api, output).await,
+        Command::Shares(shares) => shares.run(&api, output).await,
         Command::Top(top) => top.run(&api, output).await,
         Command::Doctor(doctor) => doctor.run(&api, output).await,
         Command::Completions { .. } => Ok(()),

@@ -54,6 +54,11 @@ impl Program {
         self.wait(within)
     }
 
+    /// Asks it to read its configuration again.
+    pub fn reload(&self) -> anyhow::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), Signal::HUP)?)
+    }
+
     /// Waits until it has ended.
     pub fn wait(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
         let deadline = Instant::now() + within;

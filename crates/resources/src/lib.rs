@@ -23,4 +23,4 @@ pub use class::{ReferenceWorker, SizeClass};
 pub use priority::Priority;
 pub use quantity::{Bytes, BytesPerSecond, CpuMillis, ParseQuantityError};
 pub use reservation::Reservation;
-pub use vector::{Resource, ResourceVector};
+pub use vector::{ParseVectorError, Resource, ResourceVector};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -191,6 +192,62 @@ impl fmt::Display for ResourceVector {
             write!(f, ", {amount} {name}")?;
         }
         Ok(())
+    }
+}
+
+/// The text is no vector.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseVectorError {
+    /// A part is not of the form `resource=amount`.
+    #[error("`{0}` is not of the form resource=amount, such as cpu=1,memory=1GiB")]
+    Form(String),
+    /// A resource is named twice.
+    #[error("`{0}` is named twice")]
+    Repeated(String),
+    /// An amount is none.
+    #[error("{resource}: {reason}")]
+    Amount {
+        /// The resource.
+        resource: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl FromStr for ResourceVector {
+    type Err = ParseVectorError;
+
+    /// As written on a command line: `cpu=1,memory=1GiB,io=100MiB/s,gpu=1`. What is not named is zero.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        fn amount<T: FromStr>(resource: &str, text: &str) -> Result<T, ParseVectorError>
+        where
+            T::Err: fmt::Display,
+        {
+            let wrong =
+                |error: T::Err| ParseVectorError::Amount { resource: resource.to_owned(), reason: error.to_string() };
+            text.parse().map_err(wrong)
+        }
+        let mut vector = Self::ZERO;
+        let mut seen = Vec::new();
+        for part in text.split(',') {
+            let form = || ParseVectorError::Form(part.trim().to_owned());
+            let (resource, value) = part.split_once('=').ok_or_else(form)?;
+            let (resource, value) = (resource.trim(), value.trim());
+            if resource.is_empty() || value.is_empty() {
+                return Err(form());
+            }
+            if seen.contains(&resource) {
+                return Err(ParseVectorError::Repeated(resource.to_owned()));
+            }
+            seen.push(resource);
+            match resource {
+                "cpu" => vector.cpu = amount(resource, value)?,
+                "memory" => vector.memory = amount(resource, value)?,
+                "io" => vector.io = amount(resource, value)?,
+                named => vector = vector.with_named(named, amount(named, value)?),
+            }
+        }
+        Ok(vector)
     }
 }
 

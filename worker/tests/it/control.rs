@@ -4,6 +4,7 @@ use forecastle_broker::{Address, Broker as _, Message};
 use forecastle_protos::names;
 use forecastle_protos::v1::control_message::Kind;
 use forecastle_protos::v1::{self, Outcome};
+use forecastle_resources::Priority;
 use tokio::time::Instant;
 
 use crate::frontend_side::{FLEET, FrontendSide, RunningWorker, Spec};
@@ -39,6 +40,52 @@ async fn a_report_is_sent_when_asked_for() {
     side.control(Kind::ReportNow(v1::ReportNow {})).await;
     assert_eq!(side.report().await.sequence, 2);
     assert_eq!(asked.elapsed().as_secs(), 0);
+    worker.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn priorities_get_other_shares_while_work_runs_and_load_reports_say_so() {
+    let mut side = FrontendSide::new().await;
+    let worker = RunningWorker::start(&side, Scripted::new()).await;
+    let setting = |priority: &str, cpu_millis: u32| v1::ShareSetting {
+        priority: priority.to_owned(),
+        guaranteed: Some(v1::ResourceVector { cpu_millis, memory_bytes: 1 << 20, ..Default::default() }),
+        maximum: None,
+    };
+    let set = |fleet: &str, worker_id: &str, shares: Vec<v1::ShareSetting>| {
+        Kind::SetShares(v1::SetShares { worker_id: worker_id.to_owned(), fleet: fleet.to_owned(), shares })
+    };
+    let guaranteed = |report: &v1::LoadReport| report.guaranteed.get("urgent").map_or(0, |share| share.cpu_millis);
+    assert_eq!(guaranteed(&side.report().await), 0);
+    let running = side.publish(&Spec::new("minute", 600, 60).priority(Priority::Batch)).await;
+    side.claim().await;
+
+    side.control(set(FLEET, "", vec![setting("urgent", 700)])).await;
+    let told = side.report_where(|report| guaranteed(report) == 700).await;
+    assert_eq!(told.leases.len(), 1, "what runs goes on");
+    // Longer than anything is lent for, so it must not touch what is guaranteed to others now.
+    let batch = side.publish(&Spec::new("minute", 400, 60).priority(Priority::Batch)).await;
+    let urgent = side.publish(&Spec::new("second", 400, 1).priority(Priority::Urgent)).await;
+    assert_eq!(side.outcome_of(urgent).await, Outcome::Succeeded);
+    assert_eq!(side.outcome_of(running).await, Outcome::Succeeded);
+
+    // More than there is, an unknown priority, another fleet: nothing changes.
+    for refused in [
+        set(FLEET, "", vec![setting("urgent", 100), setting("standard", 5000)]),
+        set(FLEET, "", vec![setting("soon", 100)]),
+        set("another", "", vec![setting("urgent", 100)]),
+        set(FLEET, "no-such-worker", vec![setting("urgent", 100)]),
+    ] {
+        side.control(refused).await;
+    }
+    side.control(Kind::ReportNow(v1::ReportNow {})).await;
+    let asked = side.report().await.sequence;
+    let told = side.report_where(|report| report.sequence > asked + 3).await;
+    assert_eq!(guaranteed(&told), 700);
+
+    side.control(set("", &told.worker_id, vec![setting("urgent", 0)])).await;
+    side.report_where(|report| guaranteed(report) == 0).await;
+    assert_eq!(side.outcome_of(batch).await, Outcome::Succeeded, "it may be claimed again");
     worker.end().await;
 }
 

@@ -144,10 +144,12 @@ impl<K: Copy + Eq> Queue<K> {
         due
     }
 
-    /// The window in which something is to be seen that fits, with this probability.
+    /// The window in which something is to be seen that fits, with this probability. If nothing fitted lately, one look
+    /// tells whether that has changed.
     pub(super) fn browse(&mut self, pool: &Pool, confidence: f64, widest: u16) -> u16 {
+        let fitting = self.fitting(pool);
         // 1 - (1 - fitting)^window = confidence
-        let window = ((1.0 - confidence).ln() / (1.0 - self.fitting(pool)).ln()).ceil();
+        let window = if fitting == 0.0 { 1.0 } else { ((1.0 - confidence).ln() / (1.0 - fitting).ln()).ceil() };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped; infinities saturate")]
         let window = window.clamp(1.0, f64::from(widest)) as u16;
         self.window = window.max(self.least);

@@ -5,6 +5,7 @@
 mod adjusting;
 mod adjustment_gain;
 mod choosing;
+mod desk;
 mod fleets;
 mod guarantee;
 mod pool_machine;

@@ -8,6 +8,7 @@ mod killed;
 mod measuring;
 mod pseudo_terminal;
 mod replaying;
+mod sharing;
 mod starting;
 mod top;
 

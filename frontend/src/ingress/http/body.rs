@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use forecastle_protos::JSON;
 use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::failure::Failure;
 use crate::ingress::json;
@@ -39,6 +40,36 @@ pub(super) async fn read_json<T: DeserializeOwned>(
         return Err(Failure::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", "", message));
     };
     parse(&bytes?)
+}
+
+/// The same of a body with whole numbers, which proto3's mapping takes as `9.0` too, and pbjson does not.
+pub(super) async fn read_json_of_integers<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<T, Failure> {
+    let mut value: Value = read_json(headers, body, limit).await?;
+    write_integers(&mut value);
+    parse(value.to_string().as_bytes())
+}
+
+/// Writes numbers that are whole as integers. The parser bounds how deep values nest.
+fn write_integers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            // Beyond these a float is no exact integer.
+            let exact = |float: f64| float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0;
+            if let (None, None, Some(float)) = (number.as_u64(), number.as_i64(), number.as_f64())
+                && exact(float)
+                && let Ok(integer) = format!("{float:.0}").parse::<i64>()
+            {
+                *value = integer.into();
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(write_integers),
+        Value::Object(map) => map.values_mut().for_each(write_integers),
+        _ => {}
+    }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
@@ -90,6 +121,7 @@ mod tests {
     use super::*;
     use axum::http::HeaderValue;
     use forecastle_protos::v1::SubmitRequest;
+    use serde_json::json;
 
     #[test]
     fn only_json_is_read() {
@@ -97,6 +129,13 @@ mod tests {
             |value: &'static str| HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(value))]);
         assert!(is_json(&typed("application/json")) && is_json(&typed("Application/JSON; charset=utf-8")));
         assert!(!is_json(&HeaderMap::new()) && !is_json(&typed("text/plain")) && !is_json(&typed("application/jsonx")));
+    }
+
+    #[test]
+    fn whole_numbers_are_integers_however_they_are_written() {
+        let mut value = json!({ "a": [9013.0, -1.0, 0.0, 1.5, 1e300, 7, "8.0"] });
+        write_integers(&mut value);
+        assert_eq!(value.to_string(), r#"{"a":[9013,-1,0,1.5,1e+300,7,"8.0"]}"#);
     }
 
     #[tokio::test]

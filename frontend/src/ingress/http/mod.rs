@@ -35,6 +35,7 @@ mod routes;
 mod schema;
 mod server;
 mod shards;
+mod shares;
 
 pub use api::Api;
 pub use options::HttpOptions;

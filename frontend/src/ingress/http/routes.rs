@@ -18,7 +18,7 @@ use super::parameter::{
     DIED_BEFORE, IDEMPOTENCY_KEY, LIMIT, Place, REASON, REQUEST_CURSOR, REQUEST_ID, REQUEST_TYPE, RESULT_CURSOR,
     SHARD_ID, STATE, check_query,
 };
-use super::{dead, fleet, openapi, overview, progress, requests, shards};
+use super::{dead, fleet, openapi, overview, progress, requests, shards, shares};
 
 const LEDGER_CODES: &[&str] = &["ledger-unavailable"];
 const LEDGER: &str = "The ledger cannot be used now; the header `Retry-After` says when to try again.";
@@ -149,6 +149,29 @@ pub(super) fn operations() -> Vec<Operation> {
                  token's tenant's own; to an operator's token of all.",
             )
             .answers(StatusCode::OK, Content::Message("FleetStatus"), "The fleet now."),
+        Operation::post("/v1/fleet/shares", "setShares", shares::set)
+            .summary(
+                "Gives priorities other shares of a worker, or of every worker of a fleet, until they are told otherwise \
+                 or end. Needs an operator's token.",
+            )
+            .body("SetShares")
+            .answers(
+                StatusCode::ACCEPTED,
+                Content::Message("SharesAsked"),
+                "The workers were asked; their next load reports, in the fleet, show the effect.",
+            )
+            .fails(
+                400,
+                &["malformed-body", "unknown-field", "invalid-query", "unknown-query-parameter"],
+                "The body or the query cannot be read.",
+            )
+            .fails(403, &["operator-only"], "The token is not an operator's.")
+            .fails(404, &["no-such-worker"], "No live worker is meant.")
+            .fails(408, &["body-timeout"], "The body did not arrive in time.")
+            .fails(409, &["shares-do-not-fit"], "A worker's capacity is less than what would be guaranteed.")
+            .fails(413, &["body-too-large"], "The body is over the limit.")
+            .fails(415, &["unsupported-content-type"], "The body is not sent as JSON.")
+            .fails(422, &["invalid-shares"], "The body can be read, but means nothing; `field` says what is wrong."),
         Operation::get("/v1/openapi.json", "getOpenApi", openapi::document).summary("This document.").open().answers(
             StatusCode::OK,
             Content::Document,

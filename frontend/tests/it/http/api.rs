@@ -9,7 +9,7 @@ use prost::Message as _;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::service::{MAX_BODY, OPERATOR_TOKEN, OTHER_TOKEN, Service, answer, completed, next_message};
+use super::service::{MAX_BODY, OPERATOR_TOKEN, OTHER_TOKEN, Service, TOKEN, answer, completed, next_message};
 
 fn code(body: &Value) -> &str {
     body["error"]["code"].as_str().unwrap_or_default()
@@ -300,6 +300,39 @@ async fn another_tenants_requests_and_shards_do_not_exist() {
     // An operator sees the fleet, not other tenants' requests.
     let (status, _) = answer(service.request_as(OPERATOR_TOKEN, Method::GET, &format!("/v1/requests/{request}"))).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_operator_changes_shares_and_whatever_cannot_be_is_said() {
+    let service = Service::start().await;
+    service.workers_have(Some(Bytes::gib(4)));
+    let mut heard = service.control_messages().await;
+    let set =
+        |token: &str, body: Value| answer(service.request_as(token, Method::POST, "/v1/fleet/shares").json(&body));
+    let urgent = |cpu: u32| json!({ "priority": "urgent", "guaranteed": { "cpuMillis": cpu, "memoryBytes": "1024" } });
+    let (status, body) = set(TOKEN, json!({ "fleet": "default", "shares": [urgent(1000)] })).await;
+    assert_eq!((status, code(&body)), (StatusCode::FORBIDDEN, "operator-only"));
+    for (body, wanted, code_of, at) in [
+        (json!({ "shares": [urgent(1)] }), 422, "invalid-shares", "fleet"),
+        (json!({ "fleet": "default", "workerId": "x", "shares": [urgent(1)] }), 422, "invalid-shares", "fleet"),
+        (json!({ "fleet": "default" }), 422, "invalid-shares", "shares"),
+        (json!({ "fleet": "default", "shares": [urgent(1), urgent(2)] }), 422, "invalid-shares", "shares[1].priority"),
+        (json!({ "fleet": "default", "shares": [{ "priority": "now" }] }), 422, "invalid-shares", "shares[0].priority"),
+        (json!({ "fleet": "other", "shares": [urgent(1)] }), 404, "no-such-worker", "fleet"),
+        (json!({ "workerId": "x", "shares": [urgent(1)] }), 404, "no-such-worker", "workerId"),
+        (json!({ "fleet": "default", "shares": [urgent(4001)] }), 409, "shares-do-not-fit", "shares"),
+        (json!({ "fleet": "default", "share": [] }), 400, "unknown-field", "share"),
+    ] {
+        let (status, answered) = set(OPERATOR_TOKEN, body.clone()).await;
+        assert_eq!((status.as_u16(), code(&answered), field(&answered)), (wanted, code_of, at), "{body}: {answered}");
+    }
+
+    let (status, asked) = set(OPERATOR_TOKEN, json!({ "fleet": "default", "shares": [urgent(1000)] })).await;
+    assert_eq!((status, &asked["workerIds"]), (StatusCode::ACCEPTED, &json!([service.worker.to_string()])));
+    let message = v1::ControlMessage::decode(&*next_message(&mut heard).await.body).unwrap();
+    let Some(control_message::Kind::SetShares(told)) = message.kind else { panic!("{message:?}") };
+    assert_eq!((&*told.fleet, &*told.shares[0].priority), ("default", "urgent"));
+    assert_eq!(told.shares[0].guaranteed.as_ref().unwrap().cpu_millis, 1000);
 }
 
 #[tokio::test]
