@@ -139,3 +139,113 @@ fn to_wire(forecast: &Forecast) -> v1::Forecast {
         quantile: forecast.quantile,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Counters, ShardState};
+    use forecastle_catalogue::Catalogue;
+    use forecastle_forecast::DeclaredForecaster;
+    use forecastle_protos::ids::{RequestId, ShardId};
+    use forecastle_resources::Priority;
+
+    fn head() -> RequestHead {
+        RequestHead {
+            id: RequestId::new(),
+            seq: 1,
+            tenant: "acme".to_owned(),
+            request_type: "t".to_owned(),
+            fleet: "default".to_owned(),
+            priority: Priority::Standard,
+            deadline_ms: None,
+            created_ms: 0,
+            body: v1::SubmitRequest::default(),
+        }
+    }
+
+    /// A shard of unit `u` that has failed so, with this memory reserved at last.
+    fn spec(counters: Counters, last: Option<Bytes>) -> ShardSpec {
+        let last =
+            last.map(|memory| Reservation::new(ResourceVector::new(CpuMillis(500), memory), Duration::from_secs(10)));
+        ShardSpec {
+            shard: ShardId { request: RequestId::new(), stage: 0, index: 0 },
+            state: ShardState::Ready,
+            stage_name: "s".to_owned(),
+            unit: "u".to_owned(),
+            items: Vec::new(),
+            next_attempt: 1,
+            counters,
+            last_reservation: last,
+            checkpoint: None,
+            depends_on: Vec::new(),
+        }
+    }
+
+    fn sized(unit: &str, spec: &ShardSpec) -> Sized {
+        let types = r#"
+version = 1
+[types.t]
+input = "directory"
+stages = [{ name = "s", units = ["u"], over = "items" }]
+[units.u]
+"#;
+        let text = format!("{types}{unit}");
+        let catalogue = Catalogue::parse(&text).unwrap();
+        let sizing = Sizing::new(Arc::new(DeclaredForecaster::default()), ReferenceWorker::default());
+        sizing.size(&head(), spec, catalogue.unit("u").unwrap())
+    }
+
+    const COMMAND: &str = r#"
+command = ["/bin/true"]
+timeout = "1min"
+maximum = { memory = "1GiB" }
+reserve = { cpu = "500m", memory = "64MiB", duration = "10s" }
+"#;
+
+    #[test]
+    fn after_kills_for_memory_an_attempt_gets_more_up_to_the_maximum_and_never_less() {
+        let memory = |kills: u32, last: Option<Bytes>| {
+            let counters = Counters { out_of_memory: kills, ..Counters::default() };
+            sized(COMMAND, &spec(counters, last)).reservation.vector.memory
+        };
+        assert_eq!(memory(0, None), Bytes::mib(64));
+        assert_eq!(memory(1, Some(Bytes::mib(64))), Bytes::mib(128));
+        assert!(memory(1, Some(Bytes::mib(200))) > Bytes::mib(200), "its lease had grown");
+        assert_eq!(memory(4, Some(Bytes::mib(512))), Bytes::gib(1));
+        // The maximum was lowered since: what it had is what is tried.
+        assert_eq!(memory(1, Some(Bytes::gib(2))), Bytes::gib(2));
+        // A task error after a kill does not take anything back.
+        let counters = Counters { out_of_memory: 1, errors: 1, ..Counters::default() };
+        let after = sized(COMMAND, &spec(counters, Some(Bytes::mib(256)))).reservation.vector.memory;
+        assert!(after >= Bytes::mib(256), "{after}");
+    }
+
+    #[test]
+    fn after_timeouts_limit_and_duration_grow_and_memory_does_not() {
+        let of = |timeouts| {
+            let counters = Counters { timeouts, ..Counters::default() };
+            sized(COMMAND, &spec(counters, (timeouts > 0).then_some(Bytes::mib(64))))
+        };
+        let (none, one, two) = (of(0), of(1), of(2));
+        assert_eq!([none.timeout, one.timeout, two.timeout], [1, 2, 4].map(Duration::from_mins));
+        assert_eq!(none.reservation.duration, Duration::from_secs(10));
+        assert_eq!(one.reservation.duration, Duration::from_mins(1), "it ran for so long and was not done");
+        assert_eq!(two.reservation.duration, Duration::from_mins(2));
+        assert_eq!(two.reservation.vector, none.reservation.vector);
+    }
+
+    #[test]
+    fn the_class_follows_the_reservation() {
+        let class = |reserve: &str, how: &str| {
+            let unit = format!("{how}\nreserve = {reserve}");
+            sized(&unit, &spec(Counters::default(), None)).class
+        };
+        let (command, task) = (r#"command = ["/bin/true"]"#, r#"task = "t.t""#);
+        assert_eq!(class(r#"{ cpu = "1", memory = "1GiB", duration = "10s" }"#, command), SizeClass::S);
+        assert_eq!(class(r#"{ cpu = "2", memory = "1GiB", duration = "10s" }"#, command), SizeClass::M);
+        assert_eq!(class(r#"{ cpu = "1", memory = "5GiB", duration = "10s" }"#, command), SizeClass::L);
+        assert_eq!(class(r#"{ cpu = "8", memory = "1GiB", duration = "10s" }"#, command), SizeClass::Xl);
+        assert_eq!(class(r#"{ cpu = "100m", memory = "1MiB", duration = "50ms" }"#, task), SizeClass::Tiny);
+        assert_eq!(class(r#"{ cpu = "100m", memory = "1MiB", duration = "50ms" }"#, command), SizeClass::S);
+    }
+}

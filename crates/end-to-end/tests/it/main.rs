@@ -6,10 +6,12 @@ mod asking_again;
 mod bad_input;
 mod killed;
 mod measuring;
+mod outliving;
 mod pseudo_terminal;
 mod replaying;
 mod sharing;
 mod starting;
+mod timing;
 mod top;
 
 use std::path::Path;

@@ -116,6 +116,11 @@ async fn a_command_that_needs_little_reserves_little_the_second_time() {
     assert!((1023.0..1025.0).contains(&first[0].0) && (45.0..70.0).contains(&first[0].1), "{first:?}");
     let second = run_once(&mut system, "2").await;
     assert!(second[0].0 < 100.0 && second[0].2 == "OUTCOME_SUCCEEDED", "{second:?}");
+    // What was learnt is learnt again from the ledger.
+    system.frontend.as_mut().unwrap().kill().unwrap();
+    system.start_frontend(&[], &[]).await.unwrap();
+    let third = run_once(&mut system, "3").await;
+    assert!(third[0].0 < 100.0 && third[0].2 == "OUTCOME_SUCCEEDED", "{third:?}");
 }
 
 #[tokio::test]
