@@ -4,11 +4,12 @@
 //! report, so that it can neither leak nor disagree with them for longer than a report takes.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forecastle_protos::ids::{RunId, ShardId, WorkerId};
 use forecastle_protos::v1;
 use forecastle_resources::{Bytes, ResourceVector};
+use tokio::time::Instant;
 
 use crate::fleet::FleetView;
 use crate::ledger::{Claim, Error, Ledger};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use forecastle_broker::{Address, Message, Publisher};
-use forecastle_protos::ids::RunId;
+use forecastle_broker::{Address, Confirmation, Message, Publisher};
+use forecastle_protos::ids::{RunId, ShardId};
 use forecastle_protos::v1::{self, control_message::Kind};
 use forecastle_protos::{PROTOBUF, names};
 use prost::Message as _;
@@ -43,15 +43,37 @@ impl Control {
         self.send(Kind::SetShares(shares)).await;
     }
 
-    async fn send(&self, kind: Kind) {
+    /// Tells every worker which runs won: what others left of the same shards is of no use. True once the broker has
+    /// handed it to whoever listens.
+    pub async fn discard_outputs(&self, won: &[(ShardId, RunId)]) -> bool {
+        for won in won.chunks(RUNS_A_MESSAGE) {
+            let shards =
+                won.iter().map(|(shard, run)| v1::WonBy { shard_id: shard.to_string(), run_id: run.to_string() });
+            let Some(confirmation) =
+                self.send(Kind::DiscardOutputs(v1::DiscardOutputs { shards: shards.collect() })).await
+            else {
+                return false;
+            };
+            if !confirmation.outcome().await.is_confirmed() {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn send(&self, kind: Kind) -> Option<Confirmation> {
         let message = Message {
             body: v1::ControlMessage { kind: Some(kind) }.encode_to_vec().into(),
             content_type: Some(PROTOBUF.to_owned()),
             kind: Some("control".to_owned()),
             ..Message::default()
         };
-        if let Err(error) = self.publisher.publish(Address::exchange(names::CONTROL, ""), message).await {
-            tracing::warn!(%error, "a control message was not sent");
+        match self.publisher.publish(Address::exchange(names::CONTROL, ""), message).await {
+            Ok(confirmation) => Some(confirmation),
+            Err(error) => {
+                tracing::warn!(%error, "a control message was not sent");
+                None
+            }
         }
     }
 }

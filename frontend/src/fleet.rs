@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forecastle_broker::{Broker, ConsumeOptions, ConsumerEvent};
 use forecastle_protos::ids::{ParseIdError, WorkerId};
@@ -10,6 +10,7 @@ use forecastle_protos::v1;
 use forecastle_resources::{Resource, ResourceVector};
 use prost::Message as _;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::metric_definitions::WORKERS;

@@ -10,7 +10,7 @@
 //! - [`effects`]: what a committed change means for everyone else; [`control`], [`replies`]: workers and producers.
 //! - [`sweeper`]: what is lost, late or stuck; [`allocations`]: who holds what; [`refusals`]: what nobody could hold.
 //! - [`profiles`], [`sink`]: events, after their commit, to the forecaster and to ClickHouse.
-//! - [`app`], [`options`]: how all this is built, run and drained.
+//! - [`services`]: all of these between a ledger and a broker; [`app`], [`options`]: the process around them.
 //!
 //! # What always holds
 //!
@@ -42,6 +42,7 @@ pub mod refusals;
 pub mod replies;
 pub mod returned;
 pub mod roots;
+pub mod services;
 pub mod sink;
 pub mod stray;
 pub mod sweeper;

@@ -24,7 +24,9 @@ pub const LEDGER_GROUP_SIZE: &str = "forecastle_frontend_ledger_group_size";
 pub const LEDGER_COMMIT_SECONDS: &str = "forecastle_frontend_ledger_commit_seconds";
 /// Live workers.
 pub const WORKERS: &str = "forecastle_frontend_workers";
-/// Runs whose worker was declared lost.
+/// Decisions of the sweeper that changed something, by `kind` (lost, overdue, late, stuck).
+pub const DECISIONS: &str = "forecastle_frontend_decisions_total";
+/// Runs that were declared lost.
 pub const RUNS_LOST: &str = "forecastle_frontend_runs_lost_total";
 /// Events in the ledger that ClickHouse does not have yet.
 pub const SINK_LAG: &str = "forecastle_frontend_sink_lag_events";
@@ -44,7 +46,8 @@ pub fn describe() {
     describe_histogram!(LEDGER_GROUP_SIZE, "changes in one commit of the ledger");
     describe_histogram!(LEDGER_COMMIT_SECONDS, Unit::Seconds, "time of one commit of the ledger");
     describe_gauge!(WORKERS, "workers whose last load report is within the grace");
-    describe_counter!(RUNS_LOST, "runs whose worker was declared lost");
+    describe_counter!(DECISIONS, "decisions of the sweeper that changed something, by kind");
+    describe_counter!(RUNS_LOST, "runs that were declared lost");
     describe_gauge!(SINK_LAG, "events in the ledger that ClickHouse does not have yet");
     describe_counter!(SINK_RETRIES, "batches that ClickHouse did not take and that are tried again");
 }

@@ -1,24 +1,26 @@
-//! The sink: events from the ledger into ClickHouse, by watermark.
+//! The sink: events and decisions from the ledger into ClickHouse, each by its watermark.
 //!
 //! A batch is read after the watermark, inserted, and only then the watermark moves. When ClickHouse does not take a
 //! batch the same one is tried again; a crash between insert and watermark inserts it twice, which history's tables
-//! and views undo, since they are keyed by run. ClickHouse down delays no work: events wait in the ledger.
+//! and views undo, since their keys are of what is told. ClickHouse down delays no work: events wait in the ledger.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use forecastle_history::{History, HistoryWriter, RunRow};
+use forecastle_history::{History, HistoryWriter, RunRow, ShardDecisionRow};
 use forecastle_protos::v1;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::completions::outcome_label;
 use crate::crash_points;
-use crate::ledger::{EventKind, Ledger, RecordedEvent};
+use crate::ledger::{EventKind, Ledger, RecordedDecision, RecordedEvent};
 use crate::metric_definitions::{SINK_LAG, SINK_RETRIES};
 
-/// The name of its watermark.
-pub const READER: &str = "history";
+/// The names of its watermarks.
+pub const EVENTS_READER: &str = "history";
+/// See [`EVENTS_READER`].
+pub const DECISIONS_READER: &str = "history-decisions";
 
 /// The most rows in one insert.
 const BATCH: u32 = 10_000;
@@ -52,9 +54,9 @@ impl Sink {
                 Err(error) => Err(error),
             };
             match carried {
-                Ok(carried) => {
+                Ok(whole) => {
                     pause = PAUSE;
-                    if carried == BATCH as usize {
+                    if !whole {
                         continue;
                     }
                     if stop.is_cancelled() {
@@ -88,23 +90,63 @@ impl Sink {
         Ok(())
     }
 
-    async fn carry(&self, writer: &HistoryWriter) -> anyhow::Result<usize> {
-        let watermark = self.ledger.watermark(READER).await?;
+    /// Carries a batch of each log; true if that was all there is.
+    async fn carry(&self, writer: &HistoryWriter) -> anyhow::Result<bool> {
+        let decisions = self.carry_decisions(writer).await?;
+        let events = self.carry_events(writer).await?;
+        Ok(decisions.max(events) < BATCH as usize)
+    }
+
+    async fn carry_events(&self, writer: &HistoryWriter) -> anyhow::Result<usize> {
+        let watermark = self.ledger.watermark(EVENTS_READER).await?;
         let events = self.ledger.events_after(watermark, BATCH).await?;
         metrics::gauge!(SINK_LAG).set(events.len() as f64);
         let Some(last) = events.last().map(|event| event.seq) else { return Ok(0) };
-        let carried = events.len();
         let rows: Vec<RunRow> = events.iter().filter_map(row).collect();
         writer.insert_runs(&rows).await?;
         crash_points::SINK_AFTER_INSERT.hit();
-        self.ledger.set_watermark(READER, last).await?;
+        self.ledger.set_watermark(EVENTS_READER, last).await?;
         metrics::gauge!(SINK_LAG).set(0.0);
-        Ok(carried)
+        Ok(events.len())
+    }
+
+    async fn carry_decisions(&self, writer: &HistoryWriter) -> anyhow::Result<usize> {
+        let watermark = self.ledger.watermark(DECISIONS_READER).await?;
+        let decisions = self.ledger.decisions_after(watermark, BATCH).await?;
+        let Some(last) = decisions.last().map(|decision| decision.seq) else { return Ok(0) };
+        let rows: Vec<ShardDecisionRow> = decisions.iter().map(decision_row).collect();
+        writer.insert_shard_decisions(&rows).await?;
+        self.ledger.set_watermark(DECISIONS_READER, last).await?;
+        Ok(decisions.len())
     }
 }
 
 /// The latest time that history can hold: the end of the year 2299, in milliseconds since 1970.
 const LAST_TIME: u64 = 10_413_791_999_999;
+
+/// Milliseconds since 1970 as history takes them.
+fn time(ms: u64) -> i64 {
+    i64::try_from(ms.min(LAST_TIME)).unwrap_or(0)
+}
+
+/// A decision as a row of history.
+fn decision_row(recorded: &RecordedDecision) -> ShardDecisionRow {
+    let decision = &recorded.decision;
+    ShardDecisionRow {
+        request_id: decision.shard.request.0,
+        shard_id: decision.shard.to_string(),
+        attempt: decision.attempt,
+        run_id: decision.run.map(|run| run.0).unwrap_or_default(),
+        worker_id: decision.worker.map(|worker| worker.0).unwrap_or_default(),
+        tenant: recorded.tenant.clone(),
+        request_type: recorded.request_type.clone(),
+        unit: recorded.unit.clone(),
+        kind: decision.kind.to_string(),
+        at: time(decision.at_ms),
+        why: decision.why.clone(),
+        evidence: decision.evidence.clone(),
+    }
+}
 
 /// An event as a row of history. `None` for what names no request type or unit: a worker that cannot read a message
 /// has neither, and there is nothing to learn from it.
@@ -114,7 +156,6 @@ fn row(recorded: &RecordedEvent) -> Option<RunRow> {
     if completed.request_type.is_empty() || completed.unit.is_empty() {
         return None;
     }
-    let time = |ms: u64| i64::try_from(ms.min(LAST_TIME)).unwrap_or(0);
     let reservation = completed.reservation.clone().unwrap_or_default();
     let vector = reservation.vector.unwrap_or_default();
     let usage = completed.usage.clone().unwrap_or_default();

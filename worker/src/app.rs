@@ -37,7 +37,7 @@ use crate::options::WorkerOptions;
 use crate::preparation::Preparation;
 use crate::report::{Description, Reporter};
 use crate::stop::StopReason;
-use crate::{metric_definitions, node, queues};
+use crate::{metric_definitions, node, queues, sweeper};
 
 /// Unconfirmed messages of events.
 const EVENTS_WINDOW: usize = 256;
@@ -99,6 +99,7 @@ struct Services {
     shares: Option<Service>,
     readiness: Service,
     metrics: Service,
+    sweeper: Service,
 }
 
 /// Runs the worker until `shutdown` asks it to drain, over `broker` if there is one already.
@@ -146,8 +147,15 @@ pub(crate) async fn run(
     let leases = Leases::new(preparation.pool);
     let quota = options.enforcement.cpu == CpuMode::Quota && executor.enforcement() != Mechanism::Rusage.as_str();
     let adjuster = options.adjustment.policy().map(|policy| Adjuster::new(policy, leases.clone(), quota));
-    let (claimer, handle) =
-        Claimer::new(claiming, Arc::clone(&broker), leases.clone(), source, events, executor, adjuster.clone());
+    let (claimer, handle) = Claimer::new(
+        claiming,
+        Arc::clone(&broker),
+        leases.clone(),
+        source,
+        events,
+        Arc::clone(&executor),
+        adjuster.clone(),
+    );
     let report = Arc::new(Notify::new());
     let reporter =
         Reporter::new(description, broker.publisher(REPORTS_WINDOW).await?, handle.snapshots(), Arc::clone(&report));
@@ -156,6 +164,7 @@ pub(crate) async fn run(
         fleet: options.fleet.clone(),
         claimer: handle.clone(),
         leases: leases.clone(),
+        executor: Arc::clone(&executor),
         report: Arc::clone(&report),
         shutdown: shutdown.clone(),
     };
@@ -176,6 +185,7 @@ pub(crate) async fn run(
                 })
             })
         },
+        sweeper: Service::start("sweeper", |stop| unfailing(sweeper::run(executor, stop))),
         adjuster: adjuster.map(|adjuster| Service::start("adjuster", |stop| unfailing(adjuster.run(stop)))),
         events: Service::start("events", |stop| unfailing(publisher.run(stop))),
         control: {
@@ -265,9 +275,11 @@ fn describe(
 impl Services {
     /// Waits until a service ends, which none does by itself: an error, or a panic.
     async fn first_end(&mut self) -> anyhow::Result<()> {
-        let Self { claimer, events, control, reporter, admin, readiness, metrics, adjuster, shares } = self;
-        let all =
-            [claimer, events, control, reporter, admin, readiness, metrics].into_iter().chain(adjuster).chain(shares);
+        let Self { claimer, events, control, reporter, admin, readiness, metrics, sweeper, adjuster, shares } = self;
+        let all = [claimer, events, control, reporter, admin, readiness, metrics, sweeper]
+            .into_iter()
+            .chain(adjuster)
+            .chain(shares);
         let ends = all.map(|service| {
             Box::pin(async {
                 service.ended().await?;
@@ -281,8 +293,10 @@ impl Services {
 /// Answers how many runs were left unconfirmed.
 async fn drain(services: Services, mut handle: ClaimerHandle, options: &WorkerOptions, shutdown: &Shutdown) -> usize {
     tracing::info!(grace = %options.drain.grace, "draining");
-    let Services { claimer, mut events, control, reporter, admin, readiness, metrics, adjuster, shares } = services;
+    let Services { claimer, mut events, control, reporter, admin, readiness, metrics, sweeper, adjuster, shares } =
+        services;
     readiness.end().await;
+    sweeper.end().await;
     if let Some(shares) = shares {
         shares.end().await;
     }

@@ -16,9 +16,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::claimer::ClaimerHandle;
+use crate::execution::Executor;
 use crate::leases::Leases;
 use crate::metric_definitions::CONTROLS;
 use crate::queues::open_consumer;
+use crate::sweeper;
 
 /// The service.
 pub(crate) struct Control {
@@ -26,6 +28,7 @@ pub(crate) struct Control {
     pub(crate) fleet: String,
     pub(crate) claimer: ClaimerHandle,
     pub(crate) leases: Leases,
+    pub(crate) executor: Arc<dyn Executor>,
     /// Asks for a load report.
     pub(crate) report: Arc<Notify>,
     pub(crate) shutdown: Shutdown,
@@ -85,6 +88,12 @@ impl Control {
             Some(Kind::ReportNow(_)) => {
                 counter!(CONTROLS, "kind" => "report-now").increment(1);
                 self.report.notify_one();
+            }
+            Some(Kind::DiscardOutputs(discard)) => {
+                counter!(CONTROLS, "kind" => "discard-outputs").increment(1);
+                if !sweeper::discard_outputs(Arc::clone(&self.executor), &discard.shards).await {
+                    unreadable("some shards or runs whose outputs matter cannot be read");
+                }
             }
             None => unreadable("a control message of a kind that this version does not know"),
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use forecastle_protos::ids::RunId;
+use forecastle_protos::ids::{RunId, ShardId};
 use forecastle_protos::v1::{self, Outcome};
 use forecastle_resources::{Bytes, BytesPerSecond, CpuMillis};
 
@@ -90,6 +90,16 @@ pub trait Executor: Send + Sync + 'static {
     /// Runs. When it answers nothing of the run is left but its output. It heeds the limit and the signal to stop; how
     /// it ended then is [`StopReason::outcome`](crate::stop::StopReason::outcome), unless it ended by itself first.
     async fn execute(&self, execution: Execution) -> Ending;
+
+    /// Removes what dead workers left on this machine; answers how many folders of theirs are gone. Blocks.
+    fn sweep(&self) -> usize {
+        0
+    }
+
+    /// Removes what runs of a shard left in the store, but for the one that won; answers of how many. Blocks.
+    fn discard_outputs(&self, _shard: ShardId, _winner: RunId) -> usize {
+        0
+    }
 }
 
 /// What a run uses now, for load reports: each quantity as it was said last, zero before. Cheap to clone; clones share

@@ -9,6 +9,7 @@
 //! - [`execution`]: the seam to whatever runs it.
 //! - `completion`, [`events`]: what ledgers hear of it, in batches that are kept until they are confirmed.
 //! - [`report`], with [`node`]: load reports; `control`: what the frontend tells the fleet.
+//! - `sweeper`: what crashed workers and losing runs left.
 //! - `app`, [`options`], [`preparation`]: how all this is built, run and drained; [`worker`]: as a library.
 //!
 //! # What always holds
@@ -44,6 +45,7 @@ pub mod runner;
 #[cfg(test)]
 mod sample;
 pub mod stop;
+mod sweeper;
 pub mod tasks;
 pub mod worker;
 

@@ -34,8 +34,10 @@ pub const EVENT_RETRIES: &str = "forecastle_worker_event_retries_total";
 pub const EVENTS_UNCONFIRMED: &str = "forecastle_worker_events_unconfirmed";
 /// Load reports sent.
 pub const REPORTS: &str = "forecastle_worker_reports_total";
-/// Control messages heard, by `kind` (cancel, drain, report-now, unreadable).
+/// Control messages heard, by `kind` (cancel, set-shares, drain, report-now, discard-outputs, unreadable).
 pub const CONTROLS: &str = "forecastle_worker_control_messages_total";
+/// What was removed that others left, by `what` (dead-workers, outputs).
+pub const SWEPT: &str = "forecastle_worker_swept_total";
 
 /// Changes of leases and limits while runs last, by `change` (grow, shrink, throttle, unthrottle, stop) and `reason`.
 pub const ADJUSTMENTS: &str = "forecastle_worker_adjustments_total";
@@ -60,6 +62,7 @@ pub fn describe() {
     describe_counter!(EVENT_RETRIES, "messages with events that were not confirmed and are published again");
     describe_gauge!(EVENTS_UNCONFIRMED, "events that the broker has not confirmed yet");
     describe_counter!(REPORTS, "load reports sent");
+    describe_counter!(SWEPT, "folders of dead workers and outputs of runs that did not win, removed");
     describe_counter!(ADJUSTMENTS, "changes of leases and limits while runs last, by change and reason");
     describe_counter!(ADJUSTMENT_FAILURES, "changes of limits that the kernel refused, by change");
     describe_counter!(CONTROLS, "control messages heard, by kind");

@@ -7,7 +7,7 @@
 //! - [`migrations`]: ordered, embedded SQL; [`statements`] splits it.
 //! - [`retention`]: how long rows live.
 //! - [`writer`]: [`HistoryWriter`], one insert for each batch, safe to repeat.
-//! - [`run_row`], [`load_sample_row`], [`plan_row`]: what is written; [`outcome`]: the names of outcomes.
+//! - [`run_row`], [`shard_decision_row`], [`load_sample_row`], [`plan_row`]: what is written; [`outcome`]: the names of outcomes.
 //! - [`queries`]: what the command line, the demo and the tests ask.
 //! - [`error`]: [`Error`], and whether trying again can help.
 //! - [`metric_definitions`]: names and descriptions of the metrics of this crate.
@@ -36,6 +36,7 @@ mod quantity_column;
 pub mod queries;
 pub mod retention;
 pub mod run_row;
+pub mod shard_decision_row;
 pub mod statements;
 mod tls;
 pub mod writer;
@@ -48,4 +49,5 @@ pub use options::{HistoryOptions, Password, Tls};
 pub use plan_row::PlanRow;
 pub use queries::{RequestSummary, UnitComparison};
 pub use run_row::RunRow;
+pub use shard_decision_row::ShardDecisionRow;
 pub use writer::HistoryWriter;

@@ -31,6 +31,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "models", sql: include_str!("migrations/0003_models.sql") },
     Migration { version: 4, name: "views", sql: include_str!("migrations/0004_views.sql") },
     Migration { version: 5, name: "adjustments", sql: include_str!("migrations/0005_adjustments.sql") },
+    Migration { version: 6, name: "shard_decisions", sql: include_str!("migrations/0006_shard_decisions.sql") },
 ];
 
 /// What migrating did.

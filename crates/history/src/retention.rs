@@ -9,6 +9,7 @@ pub(crate) async fn apply(connection: &Connection, options: &HistoryOptions) -> 
         ("runs", options.retention_days),
         ("plans", options.retention_days),
         ("decisions", options.retention_days),
+        ("shard_decisions", options.retention_days),
         ("evaluations", options.retention_days),
         ("load_samples", options.load_sample_retention_days),
     ] {

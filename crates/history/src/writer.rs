@@ -12,7 +12,7 @@ use metrics::{counter, histogram};
 use crate::connection::Connection;
 use crate::fingerprint::fingerprint;
 use crate::metric_definitions::{INSERT_FAILURES, INSERT_SECONDS, ROWS_INSERTED};
-use crate::{Error, LoadSampleRow, PlanRow, RunRow};
+use crate::{Error, LoadSampleRow, PlanRow, RunRow, ShardDecisionRow};
 
 /// What can be written.
 pub(crate) trait HistoryRow: RowOwned + RowWrite {
@@ -61,6 +61,11 @@ impl HistoryWriter {
     /// After an error that [is retryable](Error::is_retryable) send the same rows in the same order again. After
     /// [`Error::InvalidRow`] nothing was sent, and the row that it names has to go.
     pub async fn insert_runs(&self, rows: &[RunRow]) -> Result<(), Error> {
+        self.insert(rows).await
+    }
+
+    /// Writes a batch of decisions about shards; see [`Self::insert_runs`].
+    pub async fn insert_shard_decisions(&self, rows: &[ShardDecisionRow]) -> Result<(), Error> {
         self.insert(rows).await
     }
 

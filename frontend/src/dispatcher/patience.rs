@@ -4,9 +4,10 @@
 //! is infeasible. One that nobody knows, or for which nobody is there, waits as long as it takes.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forecastle_protos::ids::{RequestId, ShardId};
+use tokio::time::Instant;
 
 /// What is too large for every live worker: of each request the first such shard, whose end is the request's.
 #[derive(Debug)]

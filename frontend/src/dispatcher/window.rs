@@ -2,7 +2,9 @@
 //! least enough that no worker waits for the frontend.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Seconds of the observed rate that are released ahead.
 const HORIZON_SECONDS: f64 = 2.0;

@@ -218,6 +218,15 @@ pub struct Unclaimed {
     pub released_ms: u64,
 }
 
+/// Shards whose results are there, with runs beside them that may have left something.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outgrown {
+    /// The last of the events that were looked at; `None` if there was none.
+    pub last: Option<i64>,
+    /// The shards, each with the run that won.
+    pub shards: Vec<(ShardId, RunId)>,
+}
+
 /// What a change to the ledger means for everyone else. All of it can be derived again from the ledger after a crash.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Changes {
@@ -312,6 +321,15 @@ pub struct Listing {
     pub before: Option<i64>,
     /// At most so many.
     pub limit: u32,
+}
+
+/// Who must have read what before it may be forgotten: names of watermarks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Readers {
+    /// Readers of completion events.
+    pub events: &'static [&'static str],
+    /// Readers of decisions.
+    pub decisions: &'static [&'static str],
 }
 
 /// What retention removed.
@@ -431,11 +449,15 @@ pub trait Ledger: Send + Sync {
     /// The winning runs of some stages of a request, by stage and shard.
     async fn results(&self, request: RequestId, stages: Vec<u32>) -> Result<Vec<v1::ShardResult>, Error>;
 
-    /// Runs that have not ended.
-    async fn live_runs(&self) -> Result<Vec<LiveRun>, Error>;
-
     /// Runs that have not ended, with what is reserved for them.
     async fn claims(&self) -> Result<Vec<Claim>, Error>;
+
+    /// Of runs that workers have, those whose end would change nothing: their shard has ended or is not known, or the run
+    /// was declared to have timed out.
+    async fn of_no_use(&self, runs: Vec<(RunId, ShardId)>) -> Result<Vec<RunId>, Error>;
+
+    /// Of shards with completion events after `seq`, those that have succeeded and had runs that did not win.
+    async fn outgrown_after(&self, seq: i64, limit: u32) -> Result<Outgrown, Error>;
 
     /// Attempts ordered before `released_before_ms` whose message the broker has and that nobody claimed.
     async fn unclaimed(&self, released_before_ms: u64) -> Result<Vec<Unclaimed>, Error>;
@@ -475,9 +497,9 @@ pub trait Ledger: Send + Sync {
     /// Records how far a reader has come. Never moves back.
     async fn set_watermark(&self, reader: &str, seq: i64) -> Result<(), Error>;
 
-    /// Removes requests that ended before `ended_before_ms` and whose events every reader in `readers` has passed, and
-    /// what was logged before then.
-    async fn prune(&self, ended_before_ms: u64, readers: &[&str], limit: u32) -> Result<Pruned, Error>;
+    /// Removes requests that ended before `ended_before_ms` and whose events `readers` have passed, and what was logged
+    /// before then, decisions once they have passed them too.
+    async fn prune(&self, ended_before_ms: u64, readers: Readers, limit: u32) -> Result<Pruned, Error>;
 
     /// Writes a consistent copy of the whole ledger to a new file, while work goes on.
     async fn backup(&self, to: &Path) -> Result<(), Error>;

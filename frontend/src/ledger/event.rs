@@ -72,11 +72,6 @@ impl RunEvent {
         }
     }
 
-    /// The event of a run whose worker is lost: the ledger's own word for a completion that will not come.
-    pub fn worker_lost(run: RunId, shard: ShardId, attempt: u32, worker: WorkerId, now_ms: u64, error: &str) -> Self {
-        Self::declared(run, shard, attempt, worker, v1::Outcome::WorkerLost, now_ms, error)
-    }
-
     /// The event of a run that ended by the ledger's word.
     pub fn declared(
         run: RunId,

@@ -9,7 +9,7 @@ use forecastle_frontend::catalogue_store::CatalogueStore;
 use forecastle_frontend::failure_policy::CataloguePolicy;
 use forecastle_frontend::ledger::sqlite::SqliteLedger;
 use forecastle_frontend::ledger::{
-    Changes, Counters, DeadListing, Decision, DecisionKind, EventKind, Ledger, NotDead, ShardState,
+    Changes, Counters, DeadListing, Decision, DecisionKind, EventKind, Ledger, NotDead, Readers, ShardState,
 };
 use forecastle_protos::ids::{RequestId, RunId, ShardId, WorkerId};
 use forecastle_protos::v1::{self, Outcome, RequestState};
@@ -267,7 +267,7 @@ async fn the_dead_are_listed_by_type_reason_and_age_and_purged() {
     assert_eq!(list(listing()).await.0, [dead[0], dead[2]]);
     assert_eq!(open.state(dead[1].request).await, RequestState::Failed);
     // Retention takes the dead along with their requests, and what was logged.
-    assert_eq!(open.ledger.prune(10_000, &[], 10).await.unwrap().requests, 3);
+    assert_eq!(open.ledger.prune(10_000, Readers::default(), 10).await.unwrap().requests, 3);
     assert_eq!(list(listing()).await.0, []);
     assert_eq!(open.ledger.decisions_after(0, 10).await.unwrap(), []);
 }
@@ -311,6 +311,32 @@ async fn a_decision_is_carried_out_once_and_a_workers_own_word_replaces_it() {
     let kinds: Vec<_> = open.ledger.decisions_after(0, 10).await.unwrap();
     assert_eq!(kinds.iter().map(|d| d.decision.kind).collect::<Vec<_>>(), [DecisionKind::Overdue, DecisionKind::Late]);
     assert_eq!((&*kinds[0].unit, &*kinds[0].request_type, &*kinds[0].tenant), ("u", "archive", "acme"));
+}
+
+#[tokio::test]
+async fn a_run_is_of_no_use_once_its_shard_has_ended_or_it_was_declared_to_have_timed_out() {
+    let open = Open::new();
+    let (_, ready) = open.started(2, archive()).await;
+    open.ledger.release(ready.iter().map(|s| release(*s, 1)).collect()).await.unwrap();
+    let (late, lost, waiting) = (RunId::new(), RunId::new(), RunId::new());
+    let claims = vec![event(late, ready[0], 1, None), event(lost, ready[1], 1, None)];
+    open.ledger.apply(claims, 3000).await.unwrap();
+    let nobodys = (RunId::new(), ShardId { request: RequestId::new(), stage: 0, index: 0 });
+    let beyond = (RunId::new(), ShardId { index: 9, ..ready[0] });
+    let all = vec![(late, ready[0]), (lost, ready[1]), (waiting, ready[1]), nobodys, beyond];
+    assert_eq!(open.ledger.of_no_use(all.clone()).await.unwrap(), [nobodys.0, beyond.0]);
+    let decisions = vec![
+        decision(DecisionKind::Late, ready[0], 1, Some(late)),
+        decision(DecisionKind::Lost, ready[1], 1, Some(lost)),
+    ];
+    assert_eq!(open.ledger.decide(decisions, 5000).await.unwrap().made.len(), 2);
+    assert_eq!(
+        open.ledger.of_no_use(all.clone()).await.unwrap(),
+        [late, nobodys.0, beyond.0],
+        "a lost run may still win"
+    );
+    open.end_next(ready[1], Outcome::Succeeded).await;
+    assert_eq!(open.ledger.of_no_use(all).await.unwrap(), [late, lost, waiting, nobodys.0, beyond.0]);
 }
 
 #[tokio::test]

@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use forecastle_frontend::ledger::sqlite::SqliteLedger;
 use forecastle_frontend::ledger::{
-    Admission, Changes, Error, EventKind, Failure, Ledger, Listing, NextStep, Release, ReplyAddress, RetryPolicy,
-    RunEvent, ShardState,
+    Admission, Changes, Error, EventKind, Failure, Ledger, Listing, NextStep, Readers, Release, ReplyAddress,
+    RetryPolicy, RunEvent, ShardState,
 };
 use forecastle_planning::{Item, Plan, PlannedShard, PlannedStage};
 use forecastle_protos::ids::{RequestId, RunId, ShardId, WorkerId};
 use forecastle_protos::v1::{self, Outcome, RequestState};
 use forecastle_resources::{Bytes, CpuMillis, Priority, Reservation, ResourceVector, SizeClass};
 use proptest::prelude::*;
+
+/// Somebody reads completion events.
+const HISTORY: Readers = Readers { events: &["history"], decisions: &[] };
 
 /// Retries at once, up to three attempts.
 struct ThreeAttempts;
@@ -236,7 +239,7 @@ async fn a_worker_that_was_given_up_may_still_win() {
     ledger.release(vec![release(ready[0], 1)]).await.unwrap();
     let (run, worker) = (RunId::new(), WorkerId::new());
     ledger.apply(vec![event(run, ready[0], 1, None)], 3000).await.unwrap();
-    let lost = RunEvent::worker_lost(run, ready[0], 1, worker, 4000, "silent");
+    let lost = RunEvent::declared(run, ready[0], 1, worker, Outcome::WorkerLost, 4000, "silent");
     let changes = ledger.apply(vec![lost.clone()], 4000).await.unwrap();
     assert_eq!(shards(&changes), ready);
     let recorded = ledger.events_after(0, 10).await.unwrap();
@@ -378,10 +381,10 @@ async fn retention_takes_what_ended_and_was_read_and_a_backup_is_whole() {
     ledger.backup(&copy).await.unwrap();
     assert!(ledger.backup(&copy).await.is_err(), "a backup overwrites nothing");
 
-    assert_eq!(ledger.prune(9000, &["history"], 10).await.unwrap().requests, 0, "ClickHouse has not read it");
+    assert_eq!(ledger.prune(9000, HISTORY, 10).await.unwrap().requests, 0, "ClickHouse has not read it");
     ledger.set_watermark("history", 1).await.unwrap();
-    assert_eq!(ledger.prune(4000, &["history"], 10).await.unwrap().requests, 0, "it is not old enough");
-    let pruned = ledger.prune(9000, &["history"], 10).await.unwrap();
+    assert_eq!(ledger.prune(4000, HISTORY, 10).await.unwrap().requests, 0, "it is not old enough");
+    let pruned = ledger.prune(9000, HISTORY, 10).await.unwrap();
     assert_eq!((pruned.requests, pruned.events), (1, 1));
     let listing = Listing { tenant: "acme".to_owned(), state: None, before: None, limit: 10 };
     assert_eq!(ledger.list(listing).await.unwrap(), (vec![], None));

@@ -9,3 +9,4 @@ mod ledger;
 mod program;
 mod reference;
 mod service;
+mod sweeping;

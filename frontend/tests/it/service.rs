@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forecastle_broker::{Broker, ConsumeOptions, Consumer, ConsumerEvent, MemoryBroker, layout};
 use forecastle_forecast::DeclaredForecaster;
@@ -22,6 +22,7 @@ use forecastle_frontend::ledger::{EventKind, InFlight, Ledger, RunEvent};
 use forecastle_frontend::planner::Planner;
 use forecastle_frontend::replies::Replies;
 use forecastle_frontend::roots::AllowedRoots;
+use forecastle_frontend::sweeper::Sweeper;
 use forecastle_frontend::tokens::{TokenOptions, Tokens};
 use forecastle_protos::ids::{RequestId, RunId, WorkerId};
 use forecastle_protos::v1::{self, Outcome};
@@ -31,6 +32,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(super) const CATALOGUE: &str = r#"
@@ -249,6 +251,33 @@ impl Service {
         };
         let workers: HashMap<_, _> = memory.map(|memory| (self.worker, worker(memory))).into_iter().collect();
         self.fleet.send_replace(Arc::new(FleetView { workers }));
+    }
+
+    /// Sweeps with this grace, for as long as the service lives. The fleet is what [`Self::reports`] says.
+    pub(super) fn sweep(&mut self, grace: Duration) {
+        let sweeper = Sweeper {
+            ledger: Arc::clone(&self.ledger) as _,
+            fleet: self.fleet.subscribe(),
+            effects: self.effects.clone(),
+            control: self.effects.control.clone(),
+            broker: Arc::new(self.broker.clone()),
+            grace,
+        };
+        self.tasks.spawn(sweeper.run(self.stop.clone()));
+    }
+
+    /// The worker reports that it has `leases` and nothing else.
+    pub(super) fn reports(&self, leases: Vec<v1::LeaseReport>) {
+        let report = v1::LoadReport {
+            worker_id: self.worker.to_string(),
+            fleet: "default".to_owned(),
+            units: ["write", "copy", "sum"].map(str::to_owned).to_vec(),
+            leases,
+            ..Default::default()
+        };
+        let capacity = ResourceVector::new(CpuMillis::cores(4), Bytes::mib(1024));
+        let worker = Worker { report, capacity, heard: Instant::now() };
+        self.fleet.send_replace(Arc::new(FleetView { workers: [(self.worker, worker)].into() }));
     }
 
     pub(super) async fn ledger_is_empty(&self) -> bool {

@@ -57,6 +57,12 @@ pub trait Enforcer: Send + Sync + fmt::Debug {
 
     /// An empty cage with these limits. Blocks for less than a millisecond.
     fn create(&self, run: RunId, limits: &Limits) -> Result<Box<dyn Cage>, EnforcementError>;
+
+    /// Kills and removes what dead workers left below the same base; answers how many folders of theirs are gone.
+    /// Blocks, for seconds if there is much.
+    fn sweep(&self) -> usize {
+        0
+    }
 }
 
 /// The limits and the meter of one run. Its methods block, each for about a millisecond at most.

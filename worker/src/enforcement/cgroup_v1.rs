@@ -134,6 +134,10 @@ impl Enforcer for CgroupV1 {
         Mechanism::CgroupV1
     }
 
+    fn sweep(&self) -> usize {
+        sweep(self.tenure.parents(), self.folders.freezer.as_deref().and_then(Path::parent))
+    }
+
     fn create(&self, run: RunId, limits: &Limits) -> Result<Box<dyn Cage>, EnforcementError> {
         let name = run.to_string();
         let folders = self.folders.map(|folder| folder.join(&name));

@@ -109,6 +109,10 @@ impl Enforcer for CgroupV2 {
         Mechanism::CgroupV2
     }
 
+    fn sweep(&self) -> usize {
+        sweep(self.tenure.parents(), None)
+    }
+
     fn create(&self, run: RunId, limits: &Limits) -> Result<Box<dyn Cage>, EnforcementError> {
         let folder = self.folder.join(run.to_string());
         let cgroups = CgroupFolders::create(vec![folder.clone()], None, Arc::clone(&self.tenure))?;

@@ -43,6 +43,11 @@ impl Tenure {
         Ok(tenure)
     }
 
+    /// Where the folders of all workers are.
+    pub(crate) fn parents(&self) -> &[PathBuf] {
+        &self.parents
+    }
+
     /// The folder below this parent.
     pub(crate) fn folder(&self, parent: &Path) -> PathBuf {
         parent.join(&self.name)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use forecastle_catalogue::{Catalogue, Unit, Work};
+use forecastle_protos::ids::{RunId, ShardId};
 use forecastle_protos::trace;
 use forecastle_protos::v1::Outcome;
 use serde_json::{Map, Value};
@@ -109,5 +110,13 @@ impl Executor for LocalExecutor {
             Ok(spec) => self.runner.run(spec).await,
             Err(refusal) => Ending::failed(refusal.outcome, refusal.why),
         }
+    }
+
+    fn sweep(&self) -> usize {
+        self.runner.sweep()
+    }
+
+    fn discard_outputs(&self, shard: ShardId, winner: RunId) -> usize {
+        self.runner.discard_outputs(shard, winner)
     }
 }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use forecastle_protos::ids::{RunId, ShardId};
 use forecastle_protos::v1;
 
+use crate::runner::checkpoint_file;
 use crate::runner::relative_name::{self, NotRelative};
 
 /// What went wrong with a run's folder.
@@ -88,13 +89,47 @@ impl OutputStore {
 
     /// Makes the folder of a run, which must not be there. Blocks.
     pub fn create_run(&self, shard: ShardId, run: RunId) -> Result<RunFolder, StoreError> {
-        let parent = self.root.join(shard.request.to_string()).join(format!("{}.{}", shard.stage, shard.index));
+        let parent = self.folder_of(shard);
         fs::create_dir_all(&parent).map_err(StoreError::io("create", &parent))?;
         let path = parent.join(run.to_string());
         fs::create_dir(&path).map_err(StoreError::io("create", &path))?;
         let output = path.join("output");
         fs::create_dir(&output).map_err(StoreError::io("create", &output))?;
         Ok(RunFolder { path, output })
+    }
+
+    /// Removes the results and checkpoints of a shard's runs, but for those of the one that won; what runs said stays.
+    /// Answers how many runs had some. Blocks.
+    pub fn discard_others(&self, shard: ShardId, winner: RunId) -> Result<usize, StoreError> {
+        let parent = self.folder_of(shard);
+        let entries = match fs::read_dir(&parent) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(source) => return Err(StoreError::Io { action: "read", path: parent, source }),
+        };
+        let mut discarded = 0;
+        for entry in entries {
+            let path = entry.map_err(StoreError::io("read", &parent))?.path();
+            let run = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<RunId>().ok());
+            if run.is_none_or(|run| run == winner) {
+                continue;
+            }
+            let folder = RunFolder { output: path.join("output"), path };
+            let left = [folder.output.clone(), folder.beside(checkpoint_file::NAME), checkpoint_file::part(&folder)];
+            if left.iter().any(|left| left.exists()) {
+                for checkpoint in &left[1..] {
+                    // A neighbour may be at it too.
+                    let _ = fs::remove_file(checkpoint);
+                }
+                folder.discard()?;
+                discarded += 1;
+            }
+        }
+        Ok(discarded)
+    }
+
+    fn folder_of(&self, shard: ShardId) -> PathBuf {
+        self.root.join(shard.request.to_string()).join(format!("{}.{}", shard.stage, shard.index))
     }
 
     /// The folder that a URI of this store names. Blocks.
@@ -337,6 +372,33 @@ mod tests {
         assert!(matches!(error, StoreError::NotAResult { .. }) && !error.is_retryable(), "{error}");
         run.discard().unwrap();
         assert!(folder.path().exists() && !run.output().exists());
+    }
+
+    #[test]
+    fn of_several_runs_only_the_winners_results_stay_and_what_all_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = OutputStore::open(folder.path()).unwrap();
+        let shard = ShardId { request: RequestId::new(), stage: 0, index: 3 };
+        let (winner, loser, crashed, failed) = (RunId::new(), RunId::new(), RunId::new(), RunId::new());
+        for (run, sealed) in [(winner, true), (loser, true), (crashed, false)] {
+            let made = store.create_run(shard, run).unwrap();
+            io::Write::write_all(&mut made.create_file("a/b").unwrap(), b"x").unwrap();
+            if sealed {
+                made.seal(9, false).unwrap();
+            }
+        }
+        let said = store.create_run(shard, failed).unwrap();
+        fs::write(said.beside("stderr.log"), "why").unwrap();
+        fs::write(said.beside(checkpoint_file::NAME), "half").unwrap();
+        said.discard().unwrap();
+        assert_eq!(store.discard_others(ShardId { index: 4, ..shard }, winner).unwrap(), 0);
+        assert_eq!(store.discard_others(shard, winner).unwrap(), 3);
+        assert_eq!(store.discard_others(shard, winner).unwrap(), 0);
+        let here = folder.path().join(shard.request.to_string()).join("0.3");
+        assert!(here.join(winner.to_string()).join("output/a/b").exists());
+        assert!(!here.join(loser.to_string()).exists() && !here.join(crashed.to_string()).exists());
+        let left: Vec<_> = fs::read_dir(here.join(failed.to_string())).unwrap().flatten().collect();
+        assert_eq!(left.iter().map(std::fs::DirEntry::file_name).collect::<Vec<_>>(), ["stderr.log"]);
     }
 
     #[test]

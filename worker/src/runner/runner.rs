@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forecastle_catalogue::Work;
-use forecastle_protos::ids::{RunId, WorkerId};
+use forecastle_protos::ids::{RunId, ShardId, WorkerId};
 use forecastle_protos::v1::{self, Outcome};
 use forecastle_resources::Bytes;
 use forecastle_task::{Checkpoint, ContextParts, Item, Registry, UpstreamResult};
@@ -94,6 +94,19 @@ impl Runner {
     /// The tasks that it knows.
     pub fn tasks(&self) -> &Registry {
         &self.shared.tasks
+    }
+
+    /// Removes what dead workers left on this machine; answers how many folders of theirs are gone. Blocks.
+    pub fn sweep(&self) -> usize {
+        self.shared.enforcer.sweep() + self.shared.scratch.sweep()
+    }
+
+    /// Removes what runs of a shard left in the store, but for the one that won; answers of how many. Blocks.
+    pub fn discard_outputs(&self, shard: ShardId, winner: RunId) -> usize {
+        self.shared.store.discard_others(shard, winner).unwrap_or_else(|error| {
+            tracing::warn!(%shard, %error, "outputs of runs that did not win stay");
+            0
+        })
     }
 
     /// Runs. When it answers, nothing of the run is left but its output and what it said.

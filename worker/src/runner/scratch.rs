@@ -15,6 +15,7 @@ use crate::enforcement::tenure::{make_and_lock, try_lock};
 /// The scratch folders of one life of the worker.
 #[derive(Debug)]
 pub struct ScratchRoot {
+    root: PathBuf,
     folder: PathBuf,
     _lock: File,
 }
@@ -24,18 +25,33 @@ impl ScratchRoot {
     pub fn open(root: &Path, worker: WorkerId) -> Result<Self, EnforcementError> {
         fs::create_dir_all(root).map_err(|source| EnforcementError::control("create", root, source))?;
         let root = fs::canonicalize(root).map_err(|source| EnforcementError::control("resolve", root, source))?;
-        for entry in fs::read_dir(&root).into_iter().flatten().flatten() {
-            let dead = entry.file_name().to_str().is_some_and(|name| name.parse::<WorkerId>().is_ok());
-            if dead
-                && let Some(_held) = try_lock(&entry.path())?
-                && let Err(error) = fs::remove_dir_all(entry.path())
-            {
-                tracing::warn!(folder = %entry.path().display(), %error, "what a dead worker left stays");
-            }
-        }
         let folder = root.join(worker.to_string());
         let lock = make_and_lock(&folder)?;
-        Ok(Self { folder, _lock: lock })
+        let opened = Self { root, folder, _lock: lock };
+        opened.sweep();
+        Ok(opened)
+    }
+
+    /// Removes what dead workers left; answers how many folders of theirs are gone. What cannot be removed is said in
+    /// the log and left. Blocks.
+    pub fn sweep(&self) -> usize {
+        let mut swept = 0;
+        for folder in fs::read_dir(&self.root).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            let name = folder.file_name().and_then(|name| name.to_str());
+            if folder == self.folder || name.is_none_or(|name| name.parse::<WorkerId>().is_err()) {
+                continue;
+            }
+            let removed = match try_lock(&folder) {
+                Ok(Some(_held)) => remove(&folder).map(|()| 1).map_err(|error| error.to_string()),
+                Ok(None) => Ok(0),
+                Err(error) => Err(error.to_string()),
+            };
+            match removed {
+                Ok(gone) => swept += gone,
+                Err(error) => tracing::warn!(folder = %folder.display(), error, "what a dead worker left stays"),
+            }
+        }
+        swept
     }
 
     /// Makes the folder of a run. Blocks.
@@ -112,6 +128,9 @@ mod tests {
         let neighbour = ScratchRoot::open(root.path(), WorkerId::new()).unwrap();
         assert!(scratch.work().exists(), "a neighbour that starts leaves it alone");
         drop(neighbour);
+        fs::create_dir_all(dead.join("run/work")).unwrap();
+        assert_eq!((living.sweep(), living.sweep()), (1, 0), "also while it runs");
+        assert!(!dead.exists() && scratch.work().exists());
         let work = scratch.work().to_owned();
         scratch.remove().unwrap();
         assert!(!work.exists());

@@ -73,30 +73,39 @@ async fn what_a_dead_worker_left_is_swept_and_a_living_one_is_left_alone() {
     let cage = living.enforcer.create(run, &limits(Bytes::mib(64))).unwrap();
     let mut neighbour = sleeper(cage.joining());
 
-    // The same folders under the name of another worker, whom nobody locks.
-    let dead_worker = WorkerId::new().to_string();
-    let joining: Vec<PathBuf> = cage
-        .joining()
-        .iter()
-        .map(|file| {
-            let base = file.ancestors().nth(3).unwrap();
-            assert_eq!(base.file_name().unwrap(), "forecastle");
-            let folder = base.join(&dead_worker).join(dead.to_string());
-            std::fs::create_dir_all(&folder).unwrap();
-            folder.join("cgroup.procs")
-        })
-        .collect();
-    let mut orphan = sleeper(&joining);
-    let other = joining[0].ancestors().nth(3).unwrap().join("not-a-worker");
-    std::fs::create_dir(&other).unwrap();
+    for while_running in [true, false] {
+        // The same folders under the name of another worker, whom nobody locks.
+        let dead_worker = WorkerId::new().to_string();
+        let joining: Vec<PathBuf> = cage
+            .joining()
+            .iter()
+            .map(|file| {
+                let base = file.ancestors().nth(3).unwrap();
+                assert_eq!(base.file_name().unwrap(), "forecastle");
+                let folder = base.join(&dead_worker).join(dead.to_string());
+                std::fs::create_dir_all(&folder).unwrap();
+                folder.join("cgroup.procs")
+            })
+            .collect();
+        let mut orphan = sleeper(&joining);
+        let other = joining[0].ancestors().nth(3).unwrap().join("not-a-worker");
+        std::fs::create_dir(&other).unwrap();
 
-    let next = enforcer(&EnforcementOptions::default(), WorkerId::new());
-    ends(&mut orphan);
-    assert!(joining.iter().all(|file| !Path::new(file).ancestors().nth(2).unwrap().exists()), "its folders are gone");
-    assert!(other.exists(), "what has no worker's name is not touched");
-    std::fs::remove_dir(&other).unwrap();
-    assert!(neighbour.try_wait().unwrap().is_none(), "the neighbour runs on");
-    drop(next);
+        let next = if while_running {
+            assert!(living.enforcer.sweep() > 0, "a neighbour that lives sweeps");
+            assert_eq!(living.enforcer.sweep(), 0, "there is nothing left");
+            None
+        } else {
+            Some(enforcer(&EnforcementOptions::default(), WorkerId::new()))
+        };
+        ends(&mut orphan);
+        let gone = |file: &PathBuf| !Path::new(file).ancestors().nth(2).unwrap().exists();
+        assert!(joining.iter().all(gone), "its folders are gone");
+        assert!(other.exists(), "what has no worker's name is not touched");
+        std::fs::remove_dir(&other).unwrap();
+        assert!(neighbour.try_wait().unwrap().is_none(), "the neighbour runs on");
+        drop(next);
+    }
     drop(cage);
     ends(&mut neighbour);
     until(|| cgroups(run).is_empty(), "the cage to go").await;

@@ -14,7 +14,7 @@ async fn definition(database: &TestDatabase, table: &str) -> String {
 #[tokio::test]
 async fn retention_follows_the_options_and_can_be_lifted() {
     let database = TestDatabase::new().await;
-    for table in ["runs", "plans", "decisions", "evaluations"] {
+    for table in ["runs", "plans", "decisions", "shard_decisions", "evaluations"] {
         assert!(definition(&database, table).await.contains("TTL recorded_at + toIntervalDay(180)"), "{table}");
     }
     assert!(definition(&database, "load_samples").await.contains("TTL recorded_at + toIntervalDay(14)"));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use forecastle_history::{Error, LoadSampleRow, PlanRow, RunRow, outcome};
+use forecastle_history::{Error, LoadSampleRow, PlanRow, RunRow, ShardDecisionRow, outcome};
 use uuid::Uuid;
 
 use crate::database::TestDatabase;
@@ -163,6 +163,36 @@ async fn load_samples_and_plans_are_stored_once() {
     let nobody = LoadSampleRow::default();
     let error = writer.insert_load_samples(&[sample, nobody]).await.unwrap_err();
     assert!(matches!(error, Error::InvalidRow { index: 1, field: "worker_id", .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_decision_is_stored_once_whoever_writes_it_again() {
+    let database = TestDatabase::new().await;
+    let writer = database.history.writer();
+    let shard = format!("{}.0.7", Uuid::now_v7());
+    let lost = ShardDecisionRow {
+        shard_id: shard.clone(),
+        attempt: 1,
+        run_id: Uuid::now_v7(),
+        request_type: "archive".to_owned(),
+        kind: "lost".to_owned(),
+        at: NOON,
+        why: "it's \"silent\"".to_owned(),
+        evidence: r#"{"silent_ms":15000}"#.to_owned(),
+        ..ShardDecisionRow::default()
+    };
+    let dead = ShardDecisionRow { kind: "dead".to_owned(), run_id: Uuid::nil(), ..lost.clone() };
+    for batch in [vec![lost.clone(), dead.clone()], vec![lost.clone()], vec![dead, lost.clone()]] {
+        writer.insert_shard_decisions(&batch).await.unwrap();
+    }
+    let rows = database.ask("SELECT * FROM v_shard_decisions ORDER BY kind").await;
+    assert_eq!(rows.iter().map(|row| row["kind"].as_str().unwrap()).collect::<Vec<_>>(), ["dead", "lost"]);
+    assert_eq!((&rows[1]["why"], &rows[1]["run_id"]), (&lost.why.as_str().into(), &lost.run_id.to_string().into()));
+    let of = "SELECT JSONExtractUInt(evidence, 'silent_ms') AS silent FROM v_shard_decisions WHERE kind = 'lost'";
+    assert_eq!(database.ask(of).await[0]["silent"].to_string().trim_matches('"'), "15000");
+    let nothing = ShardDecisionRow { kind: String::new(), ..lost };
+    let error = writer.insert_shard_decisions(&[nothing]).await.unwrap_err();
+    assert!(matches!(error, Error::InvalidRow { field: "kind", .. }), "{error}");
 }
 
 #[tokio::test]

@@ -263,10 +263,11 @@ fn span(millis: u64) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use forecastle_protos::ids::{RequestId, RunId, ShardId};
     use forecastle_resources::{Bytes, CpuMillis, Priority, Reservation, ResourceVector, SizeClass};
+    use tokio::time::Instant;
 
     use super::*;
     use crate::fleet::Worker;

@@ -113,7 +113,7 @@ pub(super) fn ended(
     match recorded(batch.connection, event.run)? {
         // The ledger gave the run up, and its worker has answered after all: its own word counts, under a new number,
         // so that readers who passed the old one see it. The gap is noted, so that what waits can be counted.
-        Some(Recorded { seq, declared: true }) if !completed.declared => {
+        Some(Recorded { seq, declared: true, .. }) if !completed.declared => {
             for sql in ["DELETE FROM events WHERE seq = ?1", "INSERT INTO event_gaps (seq) VALUES (?1)"] {
                 batch
                     .connection
@@ -303,8 +303,15 @@ pub(super) fn fail_attempt(
 /// An ending that the ledger has recorded.
 struct Recorded {
     seq: i64,
+    outcome: i32,
     /// The ledger said so, not a worker.
     declared: bool,
+}
+
+/// Whether the ledger has declared that a run timed out.
+pub(super) fn timed_out(connection: &Connection, run: RunId) -> Result<bool, Error> {
+    let end = recorded(connection, run)?;
+    Ok(end.is_some_and(|end| end.declared && end.outcome == Outcome::Timeout as i32))
 }
 
 /// How a run ended, if the ledger has recorded it.
@@ -319,7 +326,7 @@ fn recorded(connection: &Connection, run: RunId) -> Result<Option<Recorded>, Err
     let event: v1::RunEvent = chunk::decode(&body, "an event")?;
     let said = matches!(event.kind, Some(v1::run_event::Kind::Completed(completed)) if completed.declared);
     // Before events were marked, a lost worker was all that was ever declared.
-    Ok(Some(Recorded { seq, declared: said || outcome == Outcome::WorkerLost as i32 }))
+    Ok(Some(Recorded { seq, outcome, declared: said || outcome == Outcome::WorkerLost as i32 }))
 }
 
 fn record_event(

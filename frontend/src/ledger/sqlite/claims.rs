@@ -1,12 +1,13 @@
 //! Who holds what: live runs with what is reserved for them, and attempts that nobody claimed.
 
+use forecastle_protos::ids::{RunId, ShardId};
 use rusqlite::Connection;
 
-use super::batch::shard_id;
+use super::batch::{Batch, shard_id};
 use super::chunk::{self, AttemptBody};
 use super::queries::rows;
 use super::{apply, during};
-use crate::ledger::{Claim, Error, LiveRun, Unclaimed};
+use crate::ledger::{Claim, Error, LiveRun, ShardEvent, Unclaimed};
 
 /// Every live run, with what its attempt was ordered with if that is still in flight.
 pub(super) fn claims(connection: &Connection) -> Result<Vec<Claim>, Error> {
@@ -31,6 +32,23 @@ pub(super) fn claims(connection: &Connection) -> Result<Vec<Claim>, Error> {
             })
         })
         .collect()
+}
+
+/// Of runs that workers have, those whose end would change nothing.
+pub(super) fn of_no_use(connection: &Connection, runs: Vec<(RunId, ShardId)>) -> Result<Vec<RunId>, Error> {
+    let mut batch = Batch::new(connection);
+    let mut found = Vec::new();
+    for (run, shard) in runs {
+        let state = match batch.request(shard.request)? {
+            Some(request) => batch.state(request.seq, shard.stage, shard.index)?,
+            None => None,
+        };
+        let open = state.is_some_and(|state| state.on(ShardEvent::Succeed).is_ok());
+        if !open || apply::timed_out(connection, run)? {
+            found.push(run);
+        }
+    }
+    Ok(found)
 }
 
 /// Attempts that the broker has, that are old enough, and that nobody claimed.

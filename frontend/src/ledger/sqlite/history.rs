@@ -1,12 +1,13 @@
 //! What ended runs left: results, the events behind them, and watermarks of their readers.
 
-use forecastle_protos::ids::{RequestId, ShardId};
+use forecastle_protos::ids::{RequestId, RunId, ShardId};
 use forecastle_protos::v1;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::batch::shard_id;
 use super::queries::{in_flight, live_runs_of, rows};
 use super::{apply, during, unsigned};
-use crate::ledger::{Error, EventKind, RecordedEvent, ShardHistory};
+use crate::ledger::{Error, EventKind, Outgrown, RecordedEvent, ShardHistory};
 
 type StoredEvent = (i64, bool, Vec<u8>);
 
@@ -53,6 +54,28 @@ pub(super) fn manifest(
         |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
     )?;
     Ok(decode(stored)?.into_iter().filter_map(result).collect())
+}
+
+/// Of shards with events after `seq`, those that have succeeded and had runs that did not win.
+pub(super) fn outgrown_after(connection: &Connection, seq: i64, limit: u32) -> Result<Outgrown, Error> {
+    let last = connection
+        .prepare_cached("SELECT max(seq) FROM (SELECT seq FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2)")
+        .and_then(|mut statement| statement.query_row(params![seq, limit], |row| row.get(0)))
+        .map_err(during("looking for new events"))?;
+    let shards = rows(
+        connection,
+        "listing shards with several runs",
+        "SELECT r.id, n.stage, n.shard, w.run_id
+         FROM (SELECT DISTINCT request, stage, shard FROM events WHERE seq > ?1 AND seq <= ?2) n
+         JOIN events w ON w.request = n.request AND w.stage = n.stage AND w.shard = n.shard AND w.winning = 1
+         JOIN requests r ON r.seq = n.request
+         WHERE EXISTS (SELECT 1 FROM events o WHERE o.request = n.request AND o.stage = n.stage AND o.shard = n.shard
+                       AND o.winning = 0)
+         ORDER BY w.seq",
+        params![seq, last],
+        |row| Ok((shard_id(row.get(0)?, row.get(1)?, row.get(2)?), RunId(row.get(3)?))),
+    )?;
+    Ok(Outgrown { last, shards })
 }
 
 fn result(recorded: RecordedEvent) -> Option<v1::ShardResult> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use forecastle_planning::Plan;
-use forecastle_protos::ids::{LedgerId, RequestId, ShardId};
+use forecastle_protos::ids::{LedgerId, RequestId, RunId, ShardId};
 use forecastle_protos::v1::{self, Outcome};
 use rusqlite::Connection;
 
@@ -18,9 +18,9 @@ use super::{
 };
 use crate::clock::now_ms;
 use crate::ledger::{
-    Admission, Admitted, Changes, Claim, DeadListing, DeadShard, Decided, Decision, Error, Ledger, Listing, LiveRun,
-    NotDead, OpenWork, Pruned, RecordedDecision, RecordedEvent, RecordedStage, Release, Repeated, Replay, ReplyAddress,
-    RequestHead, RetryPolicy, RunEvent, ShardHistory, ShardSpec, StageForecast, Stray, Unclaimed,
+    Admission, Admitted, Changes, Claim, DeadListing, DeadShard, Decided, Decision, Error, Ledger, Listing, NotDead,
+    OpenWork, Outgrown, Pruned, Readers, RecordedDecision, RecordedEvent, RecordedStage, Release, Repeated, Replay,
+    ReplyAddress, RequestHead, RetryPolicy, RunEvent, ShardHistory, ShardSpec, StageForecast, Stray, Unclaimed,
 };
 
 /// A ledger in a folder: `ledger.sqlite3` and the lock of its owner.
@@ -212,12 +212,16 @@ impl Ledger for SqliteLedger {
         self.reader.read(move |c| history::results(c, request, &stages)).await
     }
 
-    async fn live_runs(&self) -> Result<Vec<LiveRun>, Error> {
-        self.reader.read(queries::live_runs).await
-    }
-
     async fn claims(&self) -> Result<Vec<Claim>, Error> {
         self.reader.read(claims::claims).await
+    }
+
+    async fn of_no_use(&self, runs: Vec<(RunId, ShardId)>) -> Result<Vec<RunId>, Error> {
+        self.reader.read(move |c| claims::of_no_use(c, runs)).await
+    }
+
+    async fn outgrown_after(&self, seq: i64, limit: u32) -> Result<Outgrown, Error> {
+        self.reader.read(move |c| history::outgrown_after(c, seq, limit)).await
     }
 
     async fn unclaimed(&self, released_before_ms: u64) -> Result<Vec<Unclaimed>, Error> {
@@ -272,9 +276,8 @@ impl Ledger for SqliteLedger {
         self.write(move |c| retention::set_watermark(c, &reader, seq)).await
     }
 
-    async fn prune(&self, ended_before_ms: u64, readers: &[&str], limit: u32) -> Result<Pruned, Error> {
-        let readers: Vec<String> = readers.iter().map(|&r| r.to_owned()).collect();
-        self.write(move |c| retention::prune(c, ended_before_ms, &readers, limit)).await
+    async fn prune(&self, ended_before_ms: u64, readers: Readers, limit: u32) -> Result<Pruned, Error> {
+        self.write(move |c| retention::prune(c, ended_before_ms, readers, limit)).await
     }
 
     async fn backup(&self, to: &Path) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::queries::rows;
 use super::{during, history, signed};
-use crate::ledger::{Error, Pruned, Stray};
+use crate::ledger::{Error, Pruned, Readers, Stray};
 
 /// Tables with rows of a request, besides `requests` itself.
 const OF_A_REQUEST: [&str; 7] = [
@@ -21,13 +21,10 @@ const OF_A_REQUEST: [&str; 7] = [
 pub(super) fn prune(
     connection: &Connection,
     ended_before_ms: u64,
-    readers: &[String],
+    readers: Readers,
     limit: u32,
 ) -> Result<Pruned, Error> {
-    let mut passed = i64::MAX;
-    for reader in readers {
-        passed = passed.min(history::watermark(connection, reader)?);
-    }
+    let passed = passed(connection, readers.events)?;
     let old: Vec<i64> = rows(
         connection,
         "listing requests that may go",
@@ -56,21 +53,23 @@ pub(super) fn prune(
         .prepare_cached("DELETE FROM event_gaps WHERE seq <= ?1")
         .and_then(|mut statement| statement.execute([passed]))
         .map_err(during("forgetting gaps"))?;
-    prune_logs(connection, ended_before_ms)?;
+    forget_log(connection, "decisions", ended_before_ms, readers.decisions)?;
+    forget_log(connection, "stage_forecasts", ended_before_ms, &[])?;
     Ok(pruned)
 }
 
-/// The logs beside that of events. Nobody but people reads them, so nobody is waited for.
-const LOGS: [&str; 2] = ["decisions", "stage_forecasts"];
+/// The last number that every one of `readers` has passed.
+fn passed(connection: &Connection, readers: &[&str]) -> Result<i64, Error> {
+    readers.iter().try_fold(i64::MAX, |passed, reader| Ok(passed.min(history::watermark(connection, reader)?)))
+}
 
-/// Forgets what was logged before `before_ms`.
-fn prune_logs(connection: &Connection, before_ms: u64) -> Result<(), Error> {
-    for table in LOGS {
-        connection
-            .prepare_cached(&format!("DELETE FROM {table} WHERE at_ms < ?1"))
-            .and_then(|mut statement| statement.execute([signed(before_ms)]))
-            .map_err(during("forgetting a log"))?;
-    }
+/// Forgets what was logged before `before_ms` and `readers` have passed.
+fn forget_log(connection: &Connection, table: &str, before_ms: u64, readers: &[&str]) -> Result<(), Error> {
+    let passed = passed(connection, readers)?;
+    connection
+        .prepare_cached(&format!("DELETE FROM {table} WHERE at_ms < ?1 AND seq <= ?2"))
+        .and_then(|mut statement| statement.execute([signed(before_ms), passed]))
+        .map_err(during("forgetting a log"))?;
     Ok(())
 }
 
