@@ -105,9 +105,9 @@ pub async fn run(options: FrontendOptions, shutdown: &Shutdown) -> anyhow::Resul
     let mut readers = Readers { events: &[sweeper::READER], decisions: &[] };
     if options.history.enabled {
         readers = Readers { events: &[sweeper::READER, sink::EVENTS_READER], decisions: &[sink::DECISIONS_READER] };
-        let history = History::new(options.history.resolved())?;
+        let warehouse = Arc::new(History::new(options.history.resolved())?);
         let recorded = Arc::clone(&services.effects.recorded);
-        let sink = Sink { ledger: Arc::clone(&ledger), history, recorded };
+        let sink = Sink { ledger: Arc::clone(&ledger), warehouse, recorded };
         services.spawn(|stop| unfailing(sink.run(stop)));
     }
     services.spawn(|stop| unfailing(retain(Arc::clone(&ledger), options.data.retention.0, readers, stop)));

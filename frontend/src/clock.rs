@@ -1,10 +1,17 @@
 //! Wall-clock time as the wire and the ledger carry it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use forecastle_service::WallClock;
+
+thread_local! {
+    static CLOCK: WallClock = const { WallClock::machine() };
+}
 
 /// Milliseconds since 1970. A clock before 1970 reads as 0.
 pub fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    CLOCK.with(WallClock::now_unix_ms)
+}
+
+/// For simulations: it is `unix_ms` now for frontends on this thread, and time goes on as the runtime's does.
+pub fn simulate(unix_ms: u64) {
+    CLOCK.with(|clock| clock.simulate(unix_ms));
 }

@@ -68,20 +68,6 @@ impl Completions {
         for outcome in events.iter().filter_map(RunEvent::outcome) {
             metrics::counter!(EVENTS, "outcome" => outcome_label(outcome)).increment(1);
         }
-        if crate::mutants::ack_before_commit() {
-            let completes = events.iter().any(|event| event.outcome().is_some());
-            settle(batch).await;
-            // Losing a claim does no harm, and would not show.
-            if completes {
-                // Settling hands the acknowledgement to the connection; the fault is only made once it has left.
-                tokio::time::sleep(PAUSE).await;
-                crash_points::COMPLETIONS_BEFORE_COMMIT.hit();
-            }
-            if let Ok(changes) = self.ledger.apply(events, now_ms()).await {
-                self.effects.spread(changes).await;
-            }
-            return;
-        }
         crash_points::COMPLETIONS_BEFORE_COMMIT.hit();
         let changes = loop {
             // Durable: from here on the broker may forget the events.

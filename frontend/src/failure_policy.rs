@@ -23,7 +23,7 @@ use crate::catalogue_store::CatalogueStore;
 use crate::ledger::{Failure, NextStep, RetryPolicy};
 
 /// The longest pause between attempts.
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+pub const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// The policy of the catalogue that is in force.
 #[derive(Debug)]

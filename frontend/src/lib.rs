@@ -9,7 +9,7 @@
 //! - [`completions`], [`returned`]: what workers and the broker answer; [`failure_policy`]: what follows a failure.
 //! - [`effects`]: what a committed change means for everyone else; [`control`], [`replies`]: workers and producers.
 //! - [`sweeper`]: what is lost, late or stuck; [`allocations`]: who holds what; [`refusals`]: what nobody could hold.
-//! - [`profiles`], [`sink`]: events, after their commit, to the forecaster and to ClickHouse.
+//! - [`profiles`], [`sink`] with [`warehouse`]: events, after their commit, to the forecaster and to ClickHouse.
 //! - [`services`]: all of these between a ledger and a broker; [`app`], [`options`]: the process around them.
 //!
 //! # What always holds
@@ -47,3 +47,4 @@ pub mod sink;
 pub mod stray;
 pub mod sweeper;
 pub mod tokens;
+pub mod warehouse;

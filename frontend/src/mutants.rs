@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 /// The variable that asks for a mutant by name.
 pub const VARIABLE: &str = "FORECASTLE_MUTANT";
 
-/// Events are acknowledged before the ledger has them: a crash between the two loses them.
+/// Requests are acknowledged before the ledger has them: a crash between the two loses them.
 pub fn ack_before_commit() -> bool {
     static ASKED: OnceLock<bool> = OnceLock::new();
     cfg!(debug_assertions)

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forecastle_history::{History, HistoryWriter, RunRow, ShardDecisionRow};
+use forecastle_history::{RunRow, ShardDecisionRow};
 use forecastle_protos::v1;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use crate::completions::outcome_label;
 use crate::crash_points;
 use crate::ledger::{EventKind, Ledger, RecordedDecision, RecordedEvent};
 use crate::metric_definitions::{SINK_LAG, SINK_RETRIES};
+use crate::warehouse::Warehouse;
 
 /// The names of its watermarks.
 pub const EVENTS_READER: &str = "history";
@@ -37,7 +38,7 @@ pub struct Sink {
     /// Where events come from.
     pub ledger: Arc<dyn Ledger>,
     /// Where they go.
-    pub history: History,
+    pub warehouse: Arc<dyn Warehouse>,
     /// Wakes it.
     pub recorded: Arc<Notify>,
 }
@@ -45,12 +46,11 @@ pub struct Sink {
 impl Sink {
     /// Carries events until told to stop; then once more, if ClickHouse answers.
     pub async fn run(self, stop: CancellationToken) {
-        let writer = self.history.writer();
         let (mut pause, mut migrated) = (PAUSE, false);
         loop {
             let recorded = self.recorded.notified();
             let carried = match self.migrate(&mut migrated).await {
-                Ok(()) => self.carry(&writer).await,
+                Ok(()) => self.carry().await,
                 Err(error) => Err(error),
             };
             match carried {
@@ -84,38 +84,38 @@ impl Sink {
     /// Once, before the first batch: ClickHouse may have been down at start.
     async fn migrate(&self, migrated: &mut bool) -> anyhow::Result<()> {
         if !*migrated {
-            self.history.migrate().await?;
+            self.warehouse.prepare().await?;
             *migrated = true;
         }
         Ok(())
     }
 
     /// Carries a batch of each log; true if that was all there is.
-    async fn carry(&self, writer: &HistoryWriter) -> anyhow::Result<bool> {
-        let decisions = self.carry_decisions(writer).await?;
-        let events = self.carry_events(writer).await?;
+    async fn carry(&self) -> anyhow::Result<bool> {
+        let decisions = self.carry_decisions().await?;
+        let events = self.carry_events().await?;
         Ok(decisions.max(events) < BATCH as usize)
     }
 
-    async fn carry_events(&self, writer: &HistoryWriter) -> anyhow::Result<usize> {
+    async fn carry_events(&self) -> anyhow::Result<usize> {
         let watermark = self.ledger.watermark(EVENTS_READER).await?;
         let events = self.ledger.events_after(watermark, BATCH).await?;
         metrics::gauge!(SINK_LAG).set(events.len() as f64);
         let Some(last) = events.last().map(|event| event.seq) else { return Ok(0) };
         let rows: Vec<RunRow> = events.iter().filter_map(row).collect();
-        writer.insert_runs(&rows).await?;
+        self.warehouse.insert_runs(&rows).await?;
         crash_points::SINK_AFTER_INSERT.hit();
         self.ledger.set_watermark(EVENTS_READER, last).await?;
         metrics::gauge!(SINK_LAG).set(0.0);
         Ok(events.len())
     }
 
-    async fn carry_decisions(&self, writer: &HistoryWriter) -> anyhow::Result<usize> {
+    async fn carry_decisions(&self) -> anyhow::Result<usize> {
         let watermark = self.ledger.watermark(DECISIONS_READER).await?;
         let decisions = self.ledger.decisions_after(watermark, BATCH).await?;
         let Some(last) = decisions.last().map(|decision| decision.seq) else { return Ok(0) };
         let rows: Vec<ShardDecisionRow> = decisions.iter().map(decision_row).collect();
-        writer.insert_shard_decisions(&rows).await?;
+        self.warehouse.insert_shard_decisions(&rows).await?;
         self.ledger.set_watermark(DECISIONS_READER, last).await?;
         Ok(decisions.len())
     }

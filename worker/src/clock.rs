@@ -1,15 +1,23 @@
 //! The two clocks of a worker: a monotonic one for decisions, the machine's for the wire.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use forecastle_admission::Time;
+use forecastle_service::WallClock;
 use tokio::time::Instant;
+
+thread_local! {
+    static CLOCK: WallClock = const { WallClock::machine() };
+}
 
 /// Milliseconds since 1970 as the wire carries them. A clock before 1970 reads as 0.
 pub fn now_unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+    CLOCK.with(WallClock::now_unix_ms)
+}
+
+/// For simulations: it is `unix_ms` now for workers on this thread, and time goes on as the runtime's does.
+pub fn simulate(unix_ms: u64) {
+    CLOCK.with(|clock| clock.simulate(unix_ms));
 }
 
 /// Instants for the pool and the claim policy: near the time since 1970, so that release times of the wire compare with

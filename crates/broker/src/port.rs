@@ -82,6 +82,12 @@ impl PublishOutcome {
 pub struct Confirmation(pub(crate) oneshot::Receiver<PublishOutcome>);
 
 impl Confirmation {
+    /// An answer to come, and what gives it: for implementations of the port outside this crate.
+    pub fn to_come() -> (oneshot::Sender<PublishOutcome>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Self(receiver))
+    }
+
     /// Waits for the broker's answer.
     pub async fn outcome(self) -> PublishOutcome {
         self.0.await.unwrap_or_else(|_| PublishOutcome::Unknown { reason: "the publisher was closed".to_owned() })

@@ -11,6 +11,7 @@
 //! - [`readiness`]: [`Readiness`] and its [`Gate`]s, what `/readyz` answers from.
 //! - [`shutdown`]: [`Shutdown`], the first signal drains, the second hurries, the third gives up.
 //! - [`process_metrics`]: what this process uses, as gauges.
+//! - [`wall_clock`]: [`WallClock`], the time since 1970.
 //! - [`crash`]: named crash points, where tests kill a program.
 //! - [`metric_definitions`]: names and descriptions of the metrics of this crate.
 //!
@@ -31,6 +32,7 @@ pub mod reference;
 pub mod secret;
 pub mod shutdown;
 pub mod tls;
+pub mod wall_clock;
 
 pub use admin::{Admin, AdminError, AdminOptions};
 pub use configuration::{ConfigurationError, Sources};
@@ -40,3 +42,4 @@ pub use readiness::{Gate, Readiness};
 pub use secret::Secret;
 pub use shutdown::Shutdown;
 pub use tls::{TlsError, TlsOptions};
+pub use wall_clock::WallClock;

@@ -21,9 +21,10 @@ use super::window::Windows;
 use crate::catalogue_store::CatalogueStore;
 use crate::clock::now_ms;
 use crate::crash_points;
+use crate::failure_policy::LONGEST_PAUSE;
 use crate::fleet::{FleetView, NoWorker};
 use crate::forecasting::Sizing;
-use crate::ledger::{Changes, Error, Ledger, OpenWork, ReadyRange, Release, RequestHead, ShardSpec};
+use crate::ledger::{BackingOff, Changes, Error, Ledger, OpenWork, ReadyRange, Release, RequestHead, ShardSpec};
 use crate::metric_definitions::{SHARDS_READY, SHARDS_RELEASED, SHARDS_UNCLAIMED};
 
 /// The most shards of one request in one turn.
@@ -80,7 +81,8 @@ pub struct Dispatcher {
     /// Results that stages depend on, while their shards are being released.
     upstream: HashMap<(RequestId, Vec<u32>), Vec<v1::ShardResult>>,
     heads: HashMap<RequestId, Arc<RequestHead>>,
-    backing_off: BinaryHeap<Reverse<(u64, ShardId)>>,
+    /// By when they may be released. Not by the wall clock, which may jump back by a day.
+    backing_off: BinaryHeap<Reverse<(Instant, ShardId)>>,
     shown: watch::Sender<Arc<QueueView>>,
     measured: Instant,
     looked_at_held: Instant,
@@ -147,7 +149,7 @@ impl Dispatcher {
         }
         for waiting in &work.backing_off {
             self.head(waiting.shard.request).await?;
-            self.backing_off.push(Reverse((waiting.not_before_ms, waiting.shard)));
+            self.backing_off.push(Reverse((due(waiting), waiting.shard)));
         }
         let now = Instant::now();
         for attempt in work.in_flight.iter().filter(|attempt| !attempt.claimed) {
@@ -233,8 +235,8 @@ impl Dispatcher {
     }
 
     fn next_look(&self) -> Duration {
-        let due = self.backing_off.peek().map(|Reverse((due, _))| due.saturating_sub(now_ms()));
-        due.map_or(TICK, |ms| Duration::from_millis(ms.max(1))).min(TICK)
+        let due = self.backing_off.peek().map(|Reverse((due, _))| due.saturating_duration_since(Instant::now()));
+        due.map_or(TICK, |left| left.clamp(Duration::from_millis(1), TICK))
     }
 
     async fn take_up(&mut self, changes: Changes) {
@@ -247,7 +249,7 @@ impl Dispatcher {
         for request in changes.finished {
             self.forget(request);
         }
-        self.backing_off.extend(changes.backing_off.iter().map(|b| Reverse((b.not_before_ms, b.shard))));
+        self.backing_off.extend(changes.backing_off.iter().map(|waiting| Reverse((due(waiting), waiting.shard))));
         for range in changes.ready {
             while let Err(error) = self.add_ready(range).await {
                 tracing::error!(%error, "what became ready waits for the ledger");
@@ -301,7 +303,7 @@ impl Dispatcher {
 
     /// Resumes what has waited long enough and releases what has room.
     async fn look(&mut self) -> Result<(), Error> {
-        let now = now_ms();
+        let now = Instant::now();
         let mut due = Vec::new();
         while let Some(Reverse((at, shard))) = self.backing_off.peek().copied()
             && at <= now
@@ -491,4 +493,10 @@ impl Dispatcher {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// When a shard that backs off may be released.
+fn due(waiting: &BackingOff) -> Instant {
+    let left = Duration::from_millis(waiting.not_before_ms.saturating_sub(now_ms()));
+    Instant::now() + left.min(LONGEST_PAUSE)
 }

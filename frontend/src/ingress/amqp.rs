@@ -76,6 +76,13 @@ impl AmqpIngress {
     }
 
     async fn take(&self, delivery: Delivery, stop: &CancellationToken) {
+        if crate::mutants::ack_before_commit() {
+            let _gone = delivery.ack().await;
+            // Settling hands the acknowledgement to the connection; the fault is only made once it has left.
+            tokio::time::sleep(PAUSE).await;
+            crash_points::INTAKE_BEFORE_COMMIT.hit();
+            return;
+        }
         loop {
             let message = &delivery.message;
             let reply = reply_address(message);

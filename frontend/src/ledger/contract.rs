@@ -1,5 +1,6 @@
 //! The [`Ledger`] trait and what goes in and out of it.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -459,8 +460,9 @@ pub trait Ledger: Send + Sync {
     /// Of shards with completion events after `seq`, those that have succeeded and had runs that did not win.
     async fn outgrown_after(&self, seq: i64, limit: u32) -> Result<Outgrown, Error>;
 
-    /// Attempts ordered before `released_before_ms` whose message the broker has and that nobody claimed.
-    async fn unclaimed(&self, released_before_ms: u64) -> Result<Vec<Unclaimed>, Error>;
+    /// Attempts whose message the broker has and that nobody claimed, without those that were ordered `lately`
+    /// (milliseconds since 1970).
+    async fn unclaimed(&self, lately: RangeInclusive<u64>) -> Result<Vec<Unclaimed>, Error>;
 
     /// A request's status.
     async fn status(&self, request: RequestId) -> Result<Option<v1::RequestStatus>, Error>;

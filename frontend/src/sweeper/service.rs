@@ -78,7 +78,9 @@ impl Sweeper {
             return Ok(());
         }
         let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
-        let unclaimed = self.ledger.unclaimed(now_ms().saturating_sub(grace_ms)).await?;
+        // What was ordered in the future was ordered by a clock that has jumped back since: it is not of late.
+        let wall_ms = now_ms();
+        let unclaimed = self.ledger.unclaimed(wall_ms.saturating_sub(grace_ms)..=wall_ms).await?;
         let (empty, no_event_waits) = self.depths(&unclaimed).await;
         if began.elapsed() > self.grace / 2 {
             // Stopped on the way, perhaps: reports may wait that are not read yet.

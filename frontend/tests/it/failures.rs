@@ -344,10 +344,10 @@ async fn a_stuck_attempt_is_followed_by_the_next_unless_somebody_claimed_it() {
     let open = Open::new();
     let (_, ready) = open.started(2, archive()).await;
     open.ledger.release(ready.iter().map(|s| release(*s, 1)).collect()).await.unwrap();
-    assert_eq!(open.ledger.unclaimed(9000).await.unwrap(), [], "the broker has not confirmed them");
+    assert_eq!(open.ledger.unclaimed(9000..=9000).await.unwrap(), [], "the broker has not confirmed them");
     open.ledger.confirm(ready.iter().map(|s| (*s, 1)).collect()).await.unwrap();
-    assert_eq!(open.ledger.unclaimed(2000).await.unwrap(), [], "they are not old enough");
-    let unclaimed = open.ledger.unclaimed(2001).await.unwrap();
+    assert_eq!(open.ledger.unclaimed(2000..=9000).await.unwrap(), [], "they are not old enough");
+    let unclaimed = open.ledger.unclaimed(2001..=9000).await.unwrap();
     assert_eq!(
         unclaimed.iter().map(|u| (u.shard, u.attempt, &*u.queue)).collect::<Vec<_>>(),
         [(ready[0], 1, "q"), (ready[1], 1, "q")]

@@ -133,21 +133,20 @@ async fn killed_at_every_crash_point_the_request_completes_with_the_same_manifes
     }
 }
 
-/// The completions of a run whose events are acknowledged before they are in the ledger are lost with a crash: the
-/// request does not complete, and the test above would see it.
+/// A request that is acknowledged before it is in the ledger is lost with a crash, and the test above would see it.
 #[tokio::test]
 async fn a_mutant_that_acknowledges_before_it_commits_is_caught() {
     let mut system = System::new(Stack::shared().unwrap(), &job("0.02")).unwrap();
     write_files(&system.input(), FILES);
-    let point = forecastle_frontend::crash_points::COMPLETIONS_BEFORE_COMMIT.name();
+    let point = forecastle_frontend::crash_points::INTAKE_BEFORE_COMMIT.name();
     let armed = [("FORECASTLE_CRASH_AT", point), (forecastle_frontend::mutants::VARIABLE, "ack-before-commit")];
     system.start_frontend(&armed, &[]).await.unwrap();
-    system.start_worker("cpu=1,memory=1GiB", &[]).await.unwrap();
-    let request = system.submit("work", "k").await.unwrap();
+    let producer = Producer::connect(&system).await;
+    producer.submit(&system).await;
     system.frontend.as_mut().unwrap().wait(Duration::from_secs(30)).unwrap();
     system.start_frontend(&[], &[]).await.unwrap();
-    let status = system.finished(&request, Duration::from_secs(12)).await;
-    assert!(status.is_err(), "the mutant lost nothing: {status:?}");
+    let found = tokio::time::timeout(Duration::from_secs(8), the_request(&system)).await;
+    assert!(found.is_err(), "the mutant lost nothing: {found:?}");
 }
 
 async fn start_job(system: &mut System) -> String {

@@ -1,5 +1,7 @@
 //! Who holds what: live runs with what is reserved for them, and attempts that nobody claimed.
 
+use std::ops::RangeInclusive;
+
 use forecastle_protos::ids::{RunId, ShardId};
 use rusqlite::Connection;
 
@@ -52,7 +54,7 @@ pub(super) fn of_no_use(connection: &Connection, runs: Vec<(RunId, ShardId)>) ->
 }
 
 /// Attempts that the broker has, that are old enough, and that nobody claimed.
-pub(super) fn unclaimed(connection: &Connection, released_before_ms: u64) -> Result<Vec<Unclaimed>, Error> {
+pub(super) fn unclaimed(connection: &Connection, lately: &RangeInclusive<u64>) -> Result<Vec<Unclaimed>, Error> {
     let stored: Vec<(Unclaimed, Vec<u8>)> = rows(
         connection,
         "listing unclaimed attempts",
@@ -68,7 +70,7 @@ pub(super) fn unclaimed(connection: &Connection, released_before_ms: u64) -> Res
     let mut found = Vec::new();
     for (unclaimed, body) in stored {
         let body: AttemptBody = chunk::decode(&body, "an attempt")?;
-        if body.released_ms < released_before_ms {
+        if !lately.contains(&body.released_ms) {
             found.push(Unclaimed { queue: body.queue, released_ms: body.released_ms, ..unclaimed });
         }
     }

@@ -1,5 +1,6 @@
 //! The handle: each method is one job for the writer or one query for a reader.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -114,7 +115,8 @@ impl Ledger for SqliteLedger {
         plan: Plan,
         foreseen: Vec<StageForecast>,
     ) -> Result<Changes, Error> {
-        self.write(move |c| plan::record(c, request, &plan, &foreseen, now_ms())).await
+        let now_ms = now_ms();
+        self.write(move |c| plan::record(c, request, &plan, &foreseen, now_ms)).await
     }
 
     async fn fail_request(&self, request: RequestId, error: v1::ErrorDetail, now_ms: u64) -> Result<Changes, Error> {
@@ -224,8 +226,8 @@ impl Ledger for SqliteLedger {
         self.reader.read(move |c| history::outgrown_after(c, seq, limit)).await
     }
 
-    async fn unclaimed(&self, released_before_ms: u64) -> Result<Vec<Unclaimed>, Error> {
-        self.reader.read(move |c| claims::unclaimed(c, released_before_ms)).await
+    async fn unclaimed(&self, lately: RangeInclusive<u64>) -> Result<Vec<Unclaimed>, Error> {
+        self.reader.read(move |c| claims::unclaimed(c, &lately)).await
     }
 
     async fn status(&self, request: RequestId) -> Result<Option<v1::RequestStatus>, Error> {
