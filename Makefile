@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-.PHONY: help demo test bench check up down build prerequisites
+.PHONY: help demo test test-faults bench check up down build prerequisites
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -19,6 +19,9 @@ demo: build ## Archives a directory tree twice, on declared and on learned reser
 
 test: prerequisites ## Runs every test against the real RabbitMQ (3.10 and 4.3) and ClickHouse; needs root
 	@infra/run-tests
+
+test-faults: build ## Injects faults: 500 seeds of simulated systems, 40 runs of real ones on both RabbitMQs; needs root, loopback only
+	@infra/test-faults
 
 bench: prerequisites ## Measures, without asserting anything: fleets of 10 to 10,000 simulated workers
 	cargo run --locked -p forecastle-admission --example simulate-fleets -- 10 100 1000 10000

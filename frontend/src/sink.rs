@@ -72,9 +72,11 @@ impl Sink {
                 Err(error) => {
                     metrics::counter!(SINK_RETRIES).increment(1);
                     tracing::warn!(error = format!("{error:#}"), retry_in = ?pause, "ClickHouse did not take a batch; it waits in the ledger");
-                    if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                    if stop.is_cancelled() {
                         return;
                     }
+                    // Told to stop while it waits, it tries once more.
+                    stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::host::Host;
+
 /// A running program. Dropping it kills it.
 #[derive(Debug)]
 pub struct Program {
@@ -15,20 +17,29 @@ pub struct Program {
     log: PathBuf,
 }
 
-/// Where the workspace's programs are: beside this test's own executable.
+/// Where the workspace's programs are: beside this one, or above it if this is a test.
 pub fn path(name: &str) -> anyhow::Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let folder = test.ancestors().nth(2).context("a test lies in target/<profile>/deps")?;
+    let own = std::env::current_exe()?;
+    let folder = own.parent().context("a program lies in target/<profile>")?;
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let path = folder.join(name);
     anyhow::ensure!(path.exists(), "{} is missing: run cargo build --workspace first", path.display());
     Ok(path)
 }
 
 impl Program {
-    /// Starts a program; what it prints is appended to `log`.
-    pub fn start(name: &str, log: &Path, configure: impl FnOnce(&mut Command)) -> anyhow::Result<Self> {
+    /// Starts a program on `host`, or on this machine; what it prints is appended to `log`.
+    pub fn start(
+        name: &str,
+        host: Option<&Host>,
+        log: &Path,
+        configure: impl FnOnce(&mut Command),
+    ) -> anyhow::Result<Self> {
         let output = File::options().create(true).append(true).open(log)?;
-        let mut command = Command::new(path(name)?);
+        let mut command = match host {
+            Some(host) => host.command(&path(name)?),
+            None => Command::new(path(name)?),
+        };
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         configure(&mut command);
         let child = command.spawn().with_context(|| format!("starting {name}"))?;
@@ -47,16 +58,30 @@ impl Program {
         Ok(())
     }
 
+    /// Its id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Asks it to drain and waits until it has.
     pub fn terminate(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM)?;
+        kill_process(self.pid(), Signal::TERM)?;
         self.wait(within)
     }
 
     /// Asks it to read its configuration again.
     pub fn reload(&self) -> anyhow::Result<()> {
-        Ok(kill_process(Pid::from_child(&self.child), Signal::HUP)?)
+        Ok(kill_process(self.pid(), Signal::HUP)?)
+    }
+
+    /// Stops it where it is, until [`Self::resume`].
+    pub fn pause(&self) -> anyhow::Result<()> {
+        Ok(kill_process(self.pid(), Signal::STOP)?)
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        Ok(kill_process(self.pid(), Signal::CONT)?)
     }
 
     /// Waits until it has ended.

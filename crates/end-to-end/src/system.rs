@@ -3,12 +3,14 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::host::Host;
 use crate::program::Program;
 use crate::stack::Stack;
 
@@ -18,7 +20,7 @@ const START: Duration = Duration::from_secs(40);
 /// The system.
 #[derive(Debug)]
 pub struct System {
-    stack: Stack,
+    stack: Arc<Stack>,
     name: String,
     folder: TempDir,
     /// The frontend, while it runs.
@@ -26,8 +28,41 @@ pub struct System {
     /// The workers that run.
     pub workers: Vec<Program>,
     frontend_ports: (u16, u16),
+    frontend_address: String,
     worker_count: usize,
     http: reqwest::Client,
+}
+
+/// Where and how a program runs: on this machine with nothing special, by default.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Surroundings<'a> {
+    /// The host.
+    pub host: Option<&'a Host>,
+    /// Further variables.
+    pub environment: &'a [(&'a str, &'a str)],
+    /// Further settings.
+    pub settings: &'a [&'a str],
+}
+
+impl Surroundings<'_> {
+    /// An address where this machine reaches what the program listens on.
+    fn address(&self) -> String {
+        self.host.map_or_else(|| "127.0.0.1".to_owned(), |host| host.address().to_string())
+    }
+
+    /// A URL of this machine's loopback interface as the program reaches it.
+    fn reach(&self, url: &str) -> String {
+        self.host.map_or_else(|| url.to_owned(), |host| host.reach(url))
+    }
+}
+
+/// A worker that was started.
+#[derive(Debug)]
+pub struct StartedWorker {
+    /// The process.
+    pub program: Program,
+    /// Where its admin endpoint is.
+    admin: String,
 }
 
 /// A port that is free now.
@@ -37,18 +72,28 @@ fn free_port() -> anyhow::Result<u16> {
 
 impl System {
     /// A system that has not started anything, with this catalogue.
-    pub fn new(stack: Stack, catalogue: &str) -> anyhow::Result<Self> {
+    pub fn new(stack: impl Into<Arc<Stack>>, catalogue: &str) -> anyhow::Result<Self> {
+        let stack = stack.into();
         let name = format!("forecastle_test_{}", uuid::Uuid::now_v7().simple());
         let folder = tempfile::tempdir()?;
         std::fs::write(folder.path().join("catalogue.toml"), catalogue)?;
         std::fs::create_dir(folder.path().join("input"))?;
-        stack.run(&["rabbitmqctl", "-q", "add_vhost", &name])?;
-        let user = stack.variable("FORECASTLE_RABBITMQ_USER")?.to_owned();
-        stack.run(&["rabbitmqctl", "-q", "set_permissions", "-p", &name, &user, ".*", ".*", ".*"])?;
+        stack.add_virtual_host(&name)?;
         let frontend_ports = (free_port()?, free_port()?);
         let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build()?;
         let workers = Vec::new();
-        Ok(Self { stack, name, folder, frontend: None, workers, frontend_ports, worker_count: 0, http })
+        let frontend_address = "127.0.0.1".to_owned();
+        Ok(Self {
+            stack,
+            name,
+            folder,
+            frontend: None,
+            workers,
+            frontend_ports,
+            frontend_address,
+            worker_count: 0,
+            http,
+        })
     }
 
     /// The servers.
@@ -75,7 +120,12 @@ impl System {
 
     /// The URL of the frontend's API.
     pub fn api_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.frontend_ports.0)
+        format!("http://{}:{}", self.frontend_address, self.frontend_ports.0)
+    }
+
+    /// The system's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The file with the token that the frontend made.
@@ -93,11 +143,12 @@ impl System {
         &self.name
     }
 
-    fn configure(&self, command: &mut Command) {
+    fn configure(&self, command: &mut Command, surroundings: Surroundings<'_>) {
         let path = |name: &str| self.folder.path().join(name).display().to_string();
         command
-            .env("FORECASTLE__BROKER__URL", self.amqp_url().unwrap_or_default())
+            .env("FORECASTLE__BROKER__URL", surroundings.reach(&self.amqp_url().unwrap_or_default()))
             .env("FORECASTLE_CRASH_LOG", self.crash_log())
+            .envs(surroundings.environment.iter().copied())
             .current_dir(self.folder.path())
             .args(["--set", &format!("catalogue.path={}", path("catalogue.toml"))])
             .args(["--set", &format!("input.allowed_roots=[{:?}]", path("input"))]);
@@ -111,46 +162,56 @@ impl System {
 
     /// Starts the frontend and does not wait.
     pub fn launch_frontend(&mut self, environment: &[(&str, &str)], settings: &[&str]) -> anyhow::Result<()> {
-        let program = self.frontend_program("frontend.log", self.frontend_ports, environment, settings)?;
+        let program = self.launch_frontend_in(Surroundings { host: None, environment, settings })?;
         self.frontend = Some(program);
         Ok(())
     }
 
+    /// Starts the frontend somewhere and does not wait.
+    pub fn launch_frontend_in(&mut self, surroundings: Surroundings<'_>) -> anyhow::Result<Program> {
+        self.frontend_address = surroundings.address();
+        self.frontend_program("frontend.log", self.frontend_ports, surroundings)
+    }
+
     /// Starts a second frontend on the same virtual host and, unless `settings` say otherwise, on the same ledger.
     pub fn start_rival(&self, settings: &[&str]) -> anyhow::Result<Program> {
-        self.frontend_program("rival.log", (free_port()?, free_port()?), &[], settings)
+        let surroundings = Surroundings { settings, ..Surroundings::default() };
+        self.frontend_program("rival.log", (free_port()?, free_port()?), surroundings)
     }
 
     fn frontend_program(
         &self,
         log: &str,
         (api, admin): (u16, u16),
-        environment: &[(&str, &str)],
-        settings: &[&str],
+        surroundings: Surroundings<'_>,
     ) -> anyhow::Result<Program> {
         let variable = |name: &str| self.stack.variable(name).map(str::to_owned);
         let (url, user, password) = (
-            variable("FORECASTLE_CLICKHOUSE_URL")?,
+            surroundings.reach(&variable("FORECASTLE_CLICKHOUSE_URL")?),
             variable("FORECASTLE_CLICKHOUSE_USER")?,
             variable("FORECASTLE_CLICKHOUSE_PASSWORD")?,
         );
-        let log = self.folder.path().join(log);
-        Program::start("forecastle-frontend", &log, |command| {
-            self.configure(command);
+        let (log, address) = (self.folder.path().join(log), surroundings.address());
+        Program::start("forecastle-frontend", surroundings.host, &log, |command| {
+            self.configure(command, surroundings);
             command
                 .env("FORECASTLE__HISTORY__SERVER__URL", url)
                 .env("FORECASTLE__HISTORY__SERVER__USER", user)
                 .env("FORECASTLE__HISTORY__SERVER__DATABASE", &self.name)
                 .env("FORECASTLE__HISTORY__PASSWORD", password)
-                .args(["--set", &format!("data.directory={}", self.folder.path().join("frontend").display())])
-                .args(["--set", &format!("http.listen=127.0.0.1:{api}")])
-                .args(["--set", &format!("admin.listen=127.0.0.1:{admin}")])
-                .args(["--set", "sweeper.grace=3s"])
-                .envs(environment.iter().copied());
-            for setting in settings {
+                .args(["--set", &format!("data.directory={}", self.data().display())])
+                .args(["--set", &format!("http.listen={address}:{api}")])
+                .args(["--set", &format!("admin.listen={address}:{admin}")])
+                .args(["--set", "sweeper.grace=3s"]);
+            for setting in surroundings.settings {
                 command.args(["--set", setting]);
             }
         })
+    }
+
+    /// The folder of the ledger.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("frontend")
     }
 
     /// The file of the catalogue.
@@ -160,11 +221,11 @@ impl System {
 
     /// Waits until the frontend is ready.
     pub async fn frontend_ready(&mut self) -> anyhow::Result<()> {
-        let port = self.frontend_ports.1;
+        let admin = format!("{}:{}", self.frontend_address, self.frontend_ports.1);
+        let api = format!("{}/v1/openapi.json", self.api_url());
         let frontend = self.frontend.as_mut().context("the frontend was not started")?;
-        ready(&self.http, frontend, port).await?;
+        ready(&self.http, frontend, &admin).await?;
         // The API's listener comes last.
-        let api = format!("http://127.0.0.1:{}/v1/openapi.json", self.frontend_ports.0);
         let deadline = Instant::now() + START;
         while self.http.get(&api).send().await.is_err() {
             anyhow::ensure!(Instant::now() < deadline, "the API does not answer:\n{}", frontend.last_words());
@@ -175,21 +236,40 @@ impl System {
 
     /// Starts a worker and waits until it is ready.
     pub async fn start_worker(&mut self, capacity: &str, environment: &[(&str, &str)]) -> anyhow::Result<()> {
-        self.worker_count += 1;
-        let (number, admin) = (self.worker_count, free_port()?);
-        let log = self.folder.path().join(format!("worker-{number}.log"));
-        let mut program = Program::start("forecastle-worker", &log, |command| {
-            self.configure(command);
-            command
-                .args(["--name", &format!("worker-{number}"), "--capacity", capacity])
-                .args(["--set", &format!("admin.listen=127.0.0.1:{admin}")])
-                .args(["--set", &format!("store.root={}", self.store().display())])
-                .args(["--set", &format!("scratch.root={}", self.folder.path().join("scratch").display())])
-                .envs(environment.iter().copied());
-        })?;
-        ready(&self.http, &mut program, admin).await?;
+        let surroundings = Surroundings { environment, ..Surroundings::default() };
+        let StartedWorker { mut program, admin } = self.launch_worker_in(capacity, surroundings)?;
+        ready(&self.http, &mut program, &admin).await?;
         self.workers.push(program);
         Ok(())
+    }
+
+    /// Starts a worker somewhere and does not wait.
+    pub fn launch_worker_in(
+        &mut self,
+        capacity: &str,
+        surroundings: Surroundings<'_>,
+    ) -> anyhow::Result<StartedWorker> {
+        self.worker_count += 1;
+        let number = self.worker_count;
+        let admin = format!("{}:{}", surroundings.address(), free_port()?);
+        let log = self.folder.path().join(format!("worker-{number}.log"));
+        let program = Program::start("forecastle-worker", surroundings.host, &log, |command| {
+            self.configure(command, surroundings);
+            command
+                .args(["--name", &format!("worker-{number}"), "--capacity", capacity])
+                .args(["--set", &format!("admin.listen={admin}")])
+                .args(["--set", &format!("store.root={}", self.store().display())])
+                .args(["--set", &format!("scratch.root={}", self.folder.path().join("scratch").display())]);
+            for setting in surroundings.settings {
+                command.args(["--set", setting]);
+            }
+        })?;
+        Ok(StartedWorker { program, admin })
+    }
+
+    /// Waits until a worker is ready.
+    pub async fn worker_ready(&self, worker: &mut StartedWorker) -> anyhow::Result<()> {
+        ready(&self.http, &mut worker.program, &worker.admin).await
     }
 
     async fn call(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
@@ -203,12 +283,12 @@ impl System {
 
     /// `GET` of the API.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        self.call(self.http.get(format!("http://127.0.0.1:{}{path}", self.frontend_ports.0))).await
+        self.call(self.http.get(format!("{}{path}", self.api_url()))).await
     }
 
     /// `POST` to the API.
     pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        self.call(self.http.post(format!("http://127.0.0.1:{}{path}", self.frontend_ports.0)).json(body)).await
+        self.call(self.http.post(format!("{}{path}", self.api_url())).json(body)).await
     }
 
     /// Submits a request over the input folder, as often as it takes until it is accepted, and answers with its id.
@@ -269,10 +349,10 @@ fn find(folder: &Path, name: &str, found: &mut Vec<PathBuf>) -> anyhow::Result<(
     Ok(())
 }
 
-async fn ready(http: &reqwest::Client, program: &mut Program, port: u16) -> anyhow::Result<()> {
+async fn ready(http: &reqwest::Client, program: &mut Program, admin: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + START;
     loop {
-        if let Ok(answer) = http.get(format!("http://127.0.0.1:{port}/readyz")).send().await
+        if let Ok(answer) = http.get(format!("http://{admin}/readyz")).send().await
             && answer.status().is_success()
         {
             return Ok(());
@@ -291,7 +371,7 @@ impl Drop for System {
         // fails, and the test's own result matters more.
         self.workers.clear();
         self.frontend = None;
-        self.stack.run(&["rabbitmqctl", "-q", "delete_vhost", &self.name]).ok();
+        self.stack.delete_virtual_host(&self.name).ok();
         self.stack.run(&["clickhouse-query", &format!("DROP DATABASE IF EXISTS {}", self.name)]).ok();
     }
 }

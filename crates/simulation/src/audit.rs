@@ -6,7 +6,6 @@ use std::future::Future;
 use forecastle_frontend::intake::Submission;
 use forecastle_frontend::ledger::sqlite::SqliteLedger;
 use forecastle_frontend::ledger::{EventKind, Ledger as _, RecordedEvent};
-use forecastle_history::RunRow;
 use forecastle_protos::ids::{RequestId, RunId, ShardId};
 use forecastle_protos::v1::{self, Outcome, RequestState};
 
@@ -25,7 +24,20 @@ pub struct Evidence<'a> {
     /// What was done by anybody.
     pub record: &'a Record,
     /// Deduplicated history.
-    pub history: &'a [RunRow],
+    pub history: &'a [Told],
+}
+
+/// A run as history tells it, without duplicates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The run.
+    pub run: RunId,
+    /// Its shard.
+    pub shard: String,
+    /// Whether it was the one that counted.
+    pub winning: bool,
+    /// The ledger's word that this is.
+    pub ledger_seq: u64,
 }
 
 /// What was found.
@@ -76,8 +88,8 @@ pub async fn audit(evidence: &Evidence<'_>) -> anyhow::Result<Findings> {
     Ok(findings)
 }
 
-/// The run that won, of every shard that succeeded.
-fn winners(events: &[RecordedEvent], violations: &mut Vec<String>) -> BTreeMap<ShardId, RunId> {
+/// The run that won, of every shard that succeeded; each once.
+pub fn winners(events: &[RecordedEvent], violations: &mut Vec<String>) -> BTreeMap<ShardId, RunId> {
     let mut winners = BTreeMap::new();
     for recorded in events.iter().filter(|recorded| recorded.winning) {
         if recorded.event.outcome() != Some(Outcome::Succeeded) {
@@ -164,7 +176,7 @@ fn ledger_is_at_rest(evidence: &Evidence<'_>, findings: &mut Findings) -> anyhow
 }
 
 /// History has every run of the ledger's once, as the ledger has it.
-fn history_agrees(events: &[RecordedEvent], history: &[RunRow], violations: &mut Vec<String>) {
+pub fn history_agrees(events: &[RecordedEvent], history: &[Told], violations: &mut Vec<String>) {
     // The latest word about each run.
     let mut latest: BTreeMap<RunId, &RecordedEvent> = BTreeMap::new();
     for recorded in events {
@@ -175,7 +187,7 @@ fn history_agrees(events: &[RecordedEvent], history: &[RunRow], violations: &mut
             latest.insert(recorded.event.run, recorded);
         }
     }
-    let told: BTreeMap<RunId, &RunRow> = history.iter().map(|row| (RunId(row.run_id), row)).collect();
+    let told: BTreeMap<RunId, &Told> = history.iter().map(|row| (row.run, row)).collect();
     for (run, recorded) in &latest {
         match told.get(run) {
             None => violations.push(format!("run {run} is not in history")),
@@ -190,8 +202,8 @@ fn history_agrees(events: &[RecordedEvent], history: &[RunRow], violations: &mut
     }
     let mut won = BTreeSet::new();
     for row in history.iter().filter(|row| row.winning) {
-        if !won.insert(&row.shard_id) {
-            violations.push(format!("history has shard {} succeed twice", row.shard_id));
+        if !won.insert(&row.shard) {
+            violations.push(format!("history has shard {} succeed twice", row.shard));
         }
     }
 }

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use forecastle_frontend::warehouse::Warehouse;
 use forecastle_history::{RunRow, ShardDecisionRow};
+use forecastle_protos::ids::RunId;
 use uuid::Uuid;
 
+use crate::audit::Told;
 use crate::weather::{Fault, Weather};
 
 /// The tables.
@@ -25,8 +27,15 @@ impl Tables {
     }
 
     /// The deduplicated runs.
-    pub fn runs(&self) -> Vec<RunRow> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    pub fn runs(&self) -> Vec<Told> {
+        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = runs.values().map(|row| Told {
+            run: RunId(row.run_id),
+            shard: row.shard_id.clone(),
+            winning: row.winning,
+            ledger_seq: row.ledger_seq,
+        });
+        told.collect()
     }
 
     async fn answers(&self) -> anyhow::Result<()> {
