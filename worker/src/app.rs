@@ -141,7 +141,7 @@ pub(crate) async fn run(
         },
         tag: format!("forecastle-worker {}", options.name),
         queues: queues::held_by(&options.fleet, &preparation.capacity, &options.claiming.reference_worker)
-            .map(|(_, _, name)| name)
+            .map(|(_, class, name)| (name, class))
             .collect(),
     };
     let leases = Leases::new(preparation.pool);

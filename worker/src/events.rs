@@ -2,8 +2,8 @@
 //!
 //! A batch is up to [`MOST_EVENTS`] events of one ledger, gathered for at most [`LINGER`], and at once when no other
 //! batch is under way. It is published again until it is confirmed, so that an event may arrive twice (the ledger
-//! counts each run's once) and a completion is never dropped while the process lives. A claim alone can fail: if its
-//! ledger has no queue, nobody waits for the run.
+//! counts each run's once) and a completion is never dropped while the process lives. The first word about a run
+//! alone can fail: if its ledger has no queue, nobody waits for the run.
 //!
 //! What waits here is bounded by the runs: each has at most one event under way.
 
@@ -42,7 +42,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// Why an event was not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Undelivered {
-    /// A claim's ledger has no queue on this virtual host.
+    /// The ledger of a run's first event has no queue on this virtual host.
     #[error("the ledger has no queue for completions on this virtual host")]
     NoLedger,
     /// No message can carry it, although everything that may be left out is.
@@ -61,14 +61,26 @@ pub struct Events(mpsc::Sender<Entry>);
 struct Entry {
     ledger: LedgerId,
     event: v1::RunEvent,
+    /// True of the first word about a run, which nobody waits for if its ledger has no queue.
+    first: bool,
     answer: oneshot::Sender<Result<(), Undelivered>>,
 }
 
 impl Events {
     /// Sends an event, and waits until the broker has it.
     pub async fn send(&self, ledger: LedgerId, event: v1::RunEvent) -> Result<(), Undelivered> {
+        self.enter(ledger, event, false).await
+    }
+
+    /// The same with the first event of a run: a claim, or the completion of a run that is not claimed before. It fails
+    /// if its ledger has no queue.
+    pub async fn send_first(&self, ledger: LedgerId, event: v1::RunEvent) -> Result<(), Undelivered> {
+        self.enter(ledger, event, true).await
+    }
+
+    async fn enter(&self, ledger: LedgerId, event: v1::RunEvent, first: bool) -> Result<(), Undelivered> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(Entry { ledger, event, answer }).await.map_err(|_| Undelivered::Stopped)?;
+        self.0.send(Entry { ledger, event, first, answer }).await.map_err(|_| Undelivered::Stopped)?;
         answered.await.unwrap_or(Err(Undelivered::Stopped))
     }
 }
@@ -186,8 +198,8 @@ async fn persist(publisher: &dyn Publisher, ledger: LedgerId, batch: Vec<Entry>)
                 continue;
             }
             PublishOutcome::Returned { reason } => {
-                let (claims, others): (Vec<_>, Vec<_>) = part.into_iter().partition(is_claim);
-                answer(claims, Err(Undelivered::NoLedger));
+                let (first, others): (Vec<_>, Vec<_>) = part.into_iter().partition(|entry| entry.first);
+                answer(first, Err(Undelivered::NoLedger));
                 part = others;
                 if part.is_empty() {
                     continue;
@@ -203,10 +215,6 @@ async fn persist(publisher: &dyn Publisher, ledger: LedgerId, batch: Vec<Entry>)
         parts.push(part);
         tokio::time::sleep(pause).await;
     }
-}
-
-fn is_claim(entry: &Entry) -> bool {
-    matches!(entry.event.kind, Some(Kind::Claimed(_)))
 }
 
 fn answer(entries: impl IntoIterator<Item = Entry>, with: Result<(), Undelivered>) {
@@ -338,7 +346,10 @@ mod tests {
 
     fn send(setup: &Setup, event: v1::RunEvent) -> tokio::task::JoinHandle<Result<(), Undelivered>> {
         let (events, ledger) = (setup.events.clone(), setup.ledger);
-        tokio::spawn(async move { events.send(ledger, event).await })
+        let first = matches!(event.kind, Some(Kind::Claimed(_)));
+        tokio::spawn(async move {
+            if first { events.send_first(ledger, event).await } else { events.send(ledger, event).await }
+        })
     }
 
     #[tokio::test(start_paused = true)]

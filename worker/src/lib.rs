@@ -4,7 +4,8 @@
 //!
 //! - `queues`: the queues that offer; [`assignment`]: what a shard's message asks for.
 //! - `claimer`: the one owner of what is in flight; [`leases`]: held parts of the pool; `live_runs`.
-//! - `run`: one run, from the lease to the confirmed completion; [`stop`]: why one ends early.
+//! - `run`: one run, from the lease to the confirmed completion; [`stop`]: why one ends early; `prefix_acks`: of those
+//!   that are acknowledged at their end.
 //! - [`adjustment`]: leases and limits that follow what runs really use.
 //! - [`execution`]: the seam to whatever runs it.
 //! - `completion`, [`events`]: what ledgers hear of it, in batches that are kept until they are confirmed.
@@ -15,8 +16,8 @@
 //! # What always holds
 //!
 //! - The sum of all leases is at most the capacity; every lease is given back exactly once.
-//! - An offer is acknowledged only after the broker has the claim for the ledger; from then on the ledger answers for
-//!   the shard. So nothing is lost with a worker.
+//! - An offer is acknowledged only after the broker has the claim for the ledger, or, of a `tiny` shard, its completion;
+//!   from then on the ledger answers for the shard. So nothing is lost with a worker.
 //! - How a run ended is published until it is confirmed, as long as the process lives.
 
 pub mod adjustment;
@@ -37,6 +38,7 @@ mod live_runs;
 pub mod metric_definitions;
 pub mod node;
 pub mod options;
+mod prefix_acks;
 pub mod preparation;
 mod queues;
 pub mod report;

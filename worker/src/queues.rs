@@ -16,7 +16,7 @@ use crate::backoff::Backoff;
 use crate::claimer::Message;
 
 /// One consumer, among all of a worker's life: a queue that is opened again has another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ConsumerId {
     pub(crate) queue: QueueIndex,
     number: u64,
@@ -65,7 +65,12 @@ impl ShardConsumers {
         let options = ConsumeOptions { window, exclusive: false, tag: self.tag.clone() };
         let (broker, mailbox) = (Arc::clone(&self.broker), self.mailbox.clone());
         let task = tokio::spawn(consume(broker, id, name.clone(), options, mailbox, stop.clone()));
-        *consumer = Some(QueueConsumer { stop, task });
+        *consumer = Some(QueueConsumer { id, stop, task });
+    }
+
+    /// True if this is still its queue's consumer.
+    pub(crate) fn is_open(&self, id: ConsumerId) -> bool {
+        self.queues[id.queue].1.as_ref().is_some_and(|consumer| consumer.id == id)
     }
 
     /// The consumer of a queue, for the caller to close.
@@ -81,6 +86,7 @@ impl ShardConsumers {
 
 /// A running consumer. Dropping it stops it without waiting.
 pub(crate) struct QueueConsumer {
+    id: ConsumerId,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }

@@ -110,5 +110,6 @@ fn job(line: &str, capacity: &ResourceVector) -> anyhow::Result<Job> {
         vector: ResourceVector::new(CpuMillis(cpu), Bytes(memory)).min(capacity),
         predicted: Duration::from_millis(predicted),
         lasts: Duration::from_millis(lasts),
+        in_process: false,
     })
 }

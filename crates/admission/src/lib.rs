@@ -35,7 +35,7 @@ pub mod time;
 
 pub use adjustment::{AdjustmentPolicy, Advice, Change, Governor, Need, Subject, UsageSample};
 pub use choice::{ClaimPolicy, Decision, FutureStart, Offer, Reason, Waiting, choose};
-pub use desk::{Arrival, Desk, DeskOptions, HandBack, QueueIndex, Step};
+pub use desk::{Arrival, Desk, DeskOptions, HandBack, LONGEST_IN_DEEP_WINDOW, QueueIndex, Step};
 pub use lease::{Claim, Lease, LeaseId};
 pub use pool::{Acquisition, Pool, ResizeError, UnknownLease};
 pub use shares::{Shares, SharesError};

@@ -133,6 +133,8 @@ pub struct Delivery {
 pub enum Settlement {
     /// Done with: the broker forgets it.
     Ack,
+    /// Done with, and so is whatever came before it to the same consumer and is not settled yet.
+    AckThrough,
     /// Back to the queue.
     Requeue,
     /// Away: to the queue's dead-letter target if it has one, else gone.
@@ -149,6 +151,11 @@ impl Delivery {
     /// [`Settlement::Ack`].
     pub async fn ack(self) -> bool {
         self.settle(Settlement::Ack).await
+    }
+
+    /// [`Settlement::AckThrough`].
+    pub async fn ack_through(self) -> bool {
+        self.settle(Settlement::AckThrough).await
     }
 
     /// [`Settlement::Requeue`].

@@ -56,7 +56,9 @@ impl Labour {
     /// How long a run takes, and how it ends if it is let.
     fn draw(&self, unit: &str) -> (Duration, Outcome) {
         let takes = if unit == "gather" {
-            self.weather.between(Duration::from_millis(5), Duration::from_millis(500))
+            // Now and then longer than a tiny shard may.
+            let long = self.weather.random().random_bool(0.05);
+            self.weather.between(Duration::from_millis(1), Duration::from_millis(if long { 4000 } else { 60 }))
         } else if self.weather.random().random_bool(0.1) {
             self.weather.between(Duration::from_secs(10), Duration::from_secs(40))
         } else {

@@ -81,7 +81,7 @@ pub struct Scenario {
 /// Folders of inputs: their names, and how many files each has.
 pub const INPUTS: [(&str, usize); 3] = [("few", 2), ("some", 6), ("many", 14)];
 
-/// The catalogue. `heavy` fills three quarters of a worker, so that it has to wait for a place.
+/// The catalogue. `heavy` fills three quarters of a worker, so that it has to wait for a place; `gather` is tiny.
 pub const CATALOGUE: &str = r#"
 version = 1
 
@@ -117,9 +117,8 @@ reserve = { cpu = "3", memory = "1GiB", duration = "5s" }
 timeout = "1min"
 
 [units.gather]
-command = ["/bin/true"]
-invoke = "once"
-reserve = { cpu = "100m", memory = "16MiB", duration = "200ms" }
+task = "simulated.gather"
+reserve = { cpu = "100m", memory = "16MiB", duration = "50ms" }
 timeout = "1min"
 "#;
 

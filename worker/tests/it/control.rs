@@ -35,7 +35,7 @@ async fn a_report_is_sent_when_asked_for() {
     })
     .await;
     let first = side.report().await;
-    assert_eq!((first.sequence, first.units.len(), first.catalogue_hash.len()), (1, 5, 64));
+    assert_eq!((first.sequence, first.units.len(), first.catalogue_hash.len()), (1, 6, 64));
     let asked = Instant::now();
     side.control(Kind::ReportNow(v1::ReportNow {})).await;
     assert_eq!(side.report().await.sequence, 2);

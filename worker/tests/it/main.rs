@@ -10,6 +10,7 @@ mod capacity;
 mod checkpoints;
 mod claiming;
 mod control;
+mod deep_windows;
 mod draining;
 mod frontend_side;
 mod handing_back;

@@ -11,7 +11,7 @@ use forecastle_resources::{Bytes, BytesPerSecond, CpuMillis, ResourceVector};
 use forecastle_worker::{Ending, Execution, Executor};
 use tokio::time::Instant;
 
-/// Units: `second` and `minute` succeed after that long, `hour` too, `fail` fails at once, `panic` panics.
+/// Units: `moment` succeeds after 10 ms, `second`, `minute` and `hour` after that long, `fail` fails at once, `panic` panics.
 #[derive(Debug, Default)]
 pub(crate) struct Scripted {
     seen: Mutex<Seen>,
@@ -43,7 +43,7 @@ impl Scripted {
 #[async_trait]
 impl Executor for Scripted {
     fn units(&self) -> Vec<String> {
-        ["fail", "hour", "minute", "panic", "second"].map(str::to_owned).to_vec()
+        ["fail", "hour", "minute", "moment", "panic", "second"].map(str::to_owned).to_vec()
     }
 
     fn refuses(&self, unit: &str) -> Option<String> {
@@ -66,6 +66,7 @@ impl Executor for Scripted {
         execution.usage.set_memory(Bytes(12_345));
         execution.usage.set_rates(CpuMillis(250), BytesPerSecond(4096));
         let takes = match execution.assignment.shard.unit.as_str() {
+            "moment" => Duration::from_millis(10),
             "second" => Duration::from_secs(1),
             "minute" => Duration::from_mins(1),
             "hour" => Duration::from_hours(1),

@@ -12,6 +12,9 @@
 //! The desk says what to do and never does it: its owner opens and closes consumers, settles offers and holds the pool.
 //! The worker's claimer is one owner, a [simulated](crate::simulation) worker the other.
 //!
+//! Queues of shards that last for milliseconds have *deep* windows: several offers at a time, each of which is settled
+//! only once it is done. [`Desk::overran`] ends that for a while.
+//!
 //! # What always holds
 //!
 //! - An offer leaves the desk exactly once: claimed, handed back, void because its channel was lost, or at the end.
@@ -19,6 +22,7 @@
 //! - No offer is in hand for longer than the hold, so no worker hides work from an idle one for longer than that.
 //! - Of queues with a window of one, at most [`DeskOptions::most_held`] offers are kept beyond that moment.
 
+mod deep;
 mod pauses;
 mod queue;
 
@@ -30,6 +34,7 @@ use crate::choice::{ClaimPolicy, Decision, Offer, Reason, Waiting};
 use crate::lease::{Claim, LeaseId};
 use crate::pool::{Acquisition, Pool};
 use crate::time::Time;
+pub use deep::{LONGEST_IN_DEEP_WINDOW, is_deep, window};
 use pauses::{Chance, Pauses};
 use queue::Queue;
 
@@ -143,6 +148,8 @@ pub enum HandBack {
     TooMany,
     /// Not even an empty worker could hold one, for lack of this.
     NeverFits(Resource),
+    /// Another of a deep window lasts too long.
+    Overran,
 }
 
 /// Who takes part in the choice.
@@ -209,6 +216,12 @@ impl<K: Copy + Eq, T> Desk<K, T> {
     /// What is in hand.
     pub fn in_hand(&self) -> impl ExactSizeIterator<Item = &Arrival<K, T>> {
         self.in_hand.iter().map(|offer| &offer.arrival)
+    }
+
+    /// A shard of a queue with a deep window lasts longer than the shards that such windows are for: the queue is parked.
+    /// Answers with the [`Step::HandBack`] to make, unless it is parked already.
+    pub fn overran(&mut self, queue: QueueIndex, now: Time) -> Option<Step<K, T>> {
+        self.queues[queue].is_open().then(|| self.hand_back(queue, HandBack::Overran, now))
     }
 
     /// The end: answers with what is in hand, the oldest first.

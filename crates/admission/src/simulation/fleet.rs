@@ -9,7 +9,7 @@ use forecastle_resources::{Priority, ReferenceWorker, Reservation, ResourceVecto
 use super::load::Job;
 use super::queue::ShardQueue;
 use super::report::{Operations, Report};
-use crate::desk::{Arrival, Desk, DeskOptions, QueueIndex, Step};
+use crate::desk::{Arrival, Desk, DeskOptions, LONGEST_IN_DEEP_WINDOW, QueueIndex, Step, is_deep, window};
 use crate::lease::{Claim, LeaseId};
 use crate::pool::Pool;
 use crate::shares::Shares;
@@ -82,6 +82,8 @@ enum Event {
     Returned(ConsumerId, usize),
     /// A run has ended, unless it was stopped before.
     Ended(usize, LeaseId),
+    /// A run of a deep window lasts too long, if it still does.
+    Overran(usize, QueueIndex, LeaseId),
     /// Nothing is left of a run that was stopped.
     Stopped(usize, LeaseId),
     /// A worker looks again, unless it has since.
@@ -122,6 +124,16 @@ struct Run<'a> {
     report: Report,
 }
 
+/// The windows of a worker's queues.
+fn windows() -> [u16; QUEUES] {
+    std::array::from_fn(|queue| window(class_of(queue)))
+}
+
+/// The class of a queue's shards.
+fn class_of(queue: QueueIndex) -> SizeClass {
+    SizeClass::ALL[queue % SizeClass::ALL.len()]
+}
+
 const QUEUES: usize = Priority::ALL.len() * SizeClass::ALL.len();
 
 impl<'a> Run<'a> {
@@ -132,7 +144,7 @@ impl<'a> Run<'a> {
             let options = DeskOptions { seed: fleet.desk.seed.wrapping_add(number as u64), ..fleet.desk };
             Worker {
                 pool: pool.clone(),
-                desk: Desk::new([1; QUEUES], options),
+                desk: Desk::new(windows(), options),
                 consumers: vec![0; QUEUES],
                 runs: HashMap::new(),
                 since: BTreeMap::new(),
@@ -160,7 +172,7 @@ impl<'a> Run<'a> {
             },
         };
         for worker in 0..fleet.workers {
-            (0..QUEUES).for_each(|queue| run.open(worker, queue, 1));
+            windows().into_iter().enumerate().for_each(|(queue, window)| run.open(worker, queue, window));
         }
         for (job, Job { released, .. }) in jobs.iter().enumerate() {
             run.foresee(*released, Event::Released(job));
@@ -179,8 +191,8 @@ impl<'a> Run<'a> {
     }
 
     fn queue_of(&self, job: usize) -> QueueIndex {
-        let Job { priority, vector, predicted, .. } = &self.jobs[job];
-        let class = self.fleet.reference.class_of(&Reservation::new(vector.clone(), *predicted), false);
+        let Job { priority, vector, predicted, in_process, .. } = &self.jobs[job];
+        let class = self.fleet.reference.class_of(&Reservation::new(vector.clone(), *predicted), *in_process);
         let place = |found: Option<usize>| found.expect("all are listed");
         let priority = place(Priority::ALL.iter().position(|other| other == priority));
         priority * SizeClass::ALL.len() + place(SizeClass::ALL.iter().position(|other| *other == class))
@@ -235,6 +247,14 @@ impl<'a> Run<'a> {
                     self.release(worker, lease);
                 }
             }
+            Event::Overran(worker, queue, lease) => {
+                if self.workers[worker].runs.contains_key(&lease)
+                    && let Some(step) = self.workers[worker].desk.overran(queue, self.now)
+                {
+                    self.take_step(worker, step);
+                    self.look(worker);
+                }
+            }
             Event::Stopped(worker, lease) => self.release(worker, lease),
             Event::Wake(worker, look) if self.workers[worker].looks == look => self.look(worker),
             Event::Wake(..) => {}
@@ -269,33 +289,6 @@ impl<'a> Run<'a> {
             let now = self.now;
             let worker = &mut self.workers[number];
             match worker.desk.next(&mut worker.pool, now) {
-                Step::Claim(arrival, lease) => {
-                    let job = arrival.key.0;
-                    self.leave_hand(number, job);
-                    self.workers[number].runs.insert(lease, job);
-                    self.report.starts[job] = Some(now);
-                    self.report.operations.claims += 1;
-                    // The claim goes out and is confirmed; then the acknowledgement goes out, and the shard runs.
-                    let consumer = self.workers[number].consumers[arrival.queue];
-                    self.after_messages(3, Event::Opened(consumer, 1));
-                    let ends = now.after(self.fleet.latency * 2).after(self.jobs[job].lasts);
-                    self.foresee(ends, Event::Ended(number, lease));
-                }
-                Step::HandBack { queue, offers, .. } => {
-                    let consumer = std::mem::take(&mut self.workers[number].consumers[queue]);
-                    self.report.operations.closed += 1;
-                    self.report.operations.returns += 1;
-                    self.after_messages(1, Event::Closed(consumer));
-                    // The broker says that it is closed; then the offers go back, the first one last, so that it is the
-                    // first again.
-                    let mut jobs: Vec<usize> = offers.iter().map(|offer| offer.key.0).collect();
-                    jobs.sort_by_key(|job| std::cmp::Reverse(self.jobs[*job].released));
-                    for job in jobs {
-                        self.leave_hand(number, job);
-                        self.after_messages(3, Event::Returned(consumer, job));
-                    }
-                }
-                Step::Open { queue, window } => self.open(number, queue, window),
                 Step::Wait { preempt, wake, .. } => {
                     for lease in preempt {
                         self.preempt(number, lease);
@@ -309,7 +302,53 @@ impl<'a> Run<'a> {
                     }
                     return;
                 }
+                step => self.take_step(number, step),
             }
+        }
+    }
+
+    /// A worker does one thing.
+    fn take_step(&mut self, number: usize, step: Step<(usize, u32), ()>) {
+        let now = self.now;
+        match step {
+            Step::Claim(arrival, lease) => {
+                let (job, queue) = (arrival.key.0, arrival.queue);
+                self.leave_hand(number, job);
+                self.workers[number].runs.insert(lease, job);
+                self.report.starts[job] = Some(now);
+                self.report.operations.claims += 1;
+                let consumer = self.workers[number].consumers[queue];
+                let lasts = self.jobs[job].lasts;
+                if is_deep(class_of(queue)) {
+                    // It runs at once. Its completion goes out and is confirmed; then the acknowledgement goes out.
+                    self.foresee(now.after(lasts), Event::Ended(number, lease));
+                    self.foresee(now.after(lasts).after(self.fleet.latency * 3), Event::Opened(consumer, 1));
+                    if lasts > LONGEST_IN_DEEP_WINDOW {
+                        self.foresee(now.after(LONGEST_IN_DEEP_WINDOW), Event::Overran(number, queue, lease));
+                    }
+                } else {
+                    // The claim goes out and is confirmed; then the acknowledgement goes out, and the shard runs.
+                    self.after_messages(3, Event::Opened(consumer, 1));
+                    let ends = now.after(self.fleet.latency * 2).after(lasts);
+                    self.foresee(ends, Event::Ended(number, lease));
+                }
+            }
+            Step::HandBack { queue, offers, .. } => {
+                let consumer = std::mem::take(&mut self.workers[number].consumers[queue]);
+                self.report.operations.closed += 1;
+                self.report.operations.returns += 1;
+                self.after_messages(1, Event::Closed(consumer));
+                // The broker says that it is closed; then the offers go back, the first one last, so that it is the
+                // first again.
+                let mut jobs: Vec<usize> = offers.iter().map(|offer| offer.key.0).collect();
+                jobs.sort_by_key(|job| std::cmp::Reverse(self.jobs[*job].released));
+                for job in jobs {
+                    self.leave_hand(number, job);
+                    self.after_messages(3, Event::Returned(consumer, job));
+                }
+            }
+            Step::Open { queue, window } => self.open(number, queue, window),
+            Step::Wait { .. } => {}
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Job {
     pub predicted: Duration,
     /// How long it lasts.
     pub lasts: Duration,
+    /// Whether it needs no process of its own.
+    pub in_process: bool,
 }
 
 /// Numbers without pattern, the same for the same seed (a 64-bit linear congruential generator; Knuth, TAOCP 2, 3.3.4).
@@ -69,6 +71,7 @@ pub fn mixed(count: usize, capacity: &ResourceVector, largest: f64, seed: u64) -
                 vector,
                 predicted: Duration::from_secs_f64(predicted),
                 lasts: Duration::from_secs_f64(lasts),
+                in_process: false,
             }
         })
         .collect()
@@ -91,6 +94,7 @@ pub fn one_large_among_small(
         vector: ResourceVector::new(CpuMillis(part(capacity.cpu.0, of)), Bytes(part(capacity.memory.0, of))),
         predicted: Duration::from_secs_f64(lasts / overrun),
         lasts: Duration::from_secs_f64(lasts),
+        in_process: false,
     };
     // Ten at a time on each worker, of five seconds on average.
     let rate = workers as f64 * 10.0 / 5.0 * 1.125;

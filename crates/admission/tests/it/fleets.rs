@@ -73,6 +73,7 @@ fn jobs_that_nothing_stands_in_the_way_of_need_three_operations() {
         vector: ResourceVector::new(CpuMillis(500), Bytes::gib(1)),
         predicted: Duration::from_secs(2),
         lasts: Duration::from_secs(1),
+        in_process: false,
     };
     let jobs: Vec<Job> = (0..10_000).map(job).collect();
     let report = Fleet::new(10, capacity()).run(&jobs, UNTIL);
@@ -117,6 +118,7 @@ fn an_idle_worker_gets_what_busy_ones_cannot_claim_within_the_hold() {
             vector: ResourceVector::new(CpuMillis(1000 * of), Bytes::gib(2 * of)),
             predicted: Duration::from_secs(lasts),
             lasts: Duration::from_secs(lasts),
+            in_process: false,
         };
         // All but one are busy for an hour, after that one job at a time.
         let mut jobs: Vec<Job> = (1..workers).map(|_| job(0.0, 8, 3600)).collect();
@@ -137,6 +139,7 @@ fn what_is_guaranteed_is_there_within_the_lending_horizon_whatever_overruns() {
         vector: ResourceVector::new(CpuMillis::cores(2), Bytes::gib(4)),
         predicted: Duration::from_secs(predicted),
         lasts: Duration::from_secs(lasts),
+        in_process: false,
     };
     // Batch work that is said to be short and is not.
     let mut jobs: Vec<Job> = (0..60).map(|_| job(0, Priority::Batch, 20, 200)).collect();
@@ -150,6 +153,37 @@ fn what_is_guaranteed_is_there_within_the_lending_horizon_whatever_overruns() {
     check(&report, &jobs);
 }
 
+/// Shards of a few milliseconds, some of which last for seconds all the same.
+fn tiny(in_process: bool) -> Vec<Job> {
+    let mut numbers = load::Numbers::new(5);
+    let job = |number: u32| Job {
+        released: Time::START,
+        priority: Priority::Standard,
+        vector: ResourceVector::new(CpuMillis(100), Bytes::mib(16)),
+        predicted: Duration::from_millis(20),
+        lasts: if number % 200 == 0 {
+            Duration::from_secs(3)
+        } else {
+            Duration::from_secs_f64(numbers.log_uniform(0.001, 0.02))
+        },
+        in_process,
+    };
+    (0..20_000).map(job).collect()
+}
+
+#[test]
+fn tiny_shards_pass_through_deep_windows_and_long_ones_among_them_hide_nothing() {
+    let (deep, single) = (tiny(true), tiny(false));
+    let fleet = Fleet::new(10, capacity());
+    let (deep_report, single_report) = (fleet.run(&deep, UNTIL), fleet.run(&single, UNTIL));
+    check(&deep_report, &deep);
+    let (makespan, claimed_first) = (deep_report.makespan, single_report.makespan);
+    assert!(makespan.mul_f64(1.5) < claimed_first, "{makespan:?} is not much less than {claimed_first:?}");
+    assert!(deep_report.operations.closed > 0, "no long one closed its window");
+    assert!(deep_report.operations.per_claim() < 4.0, "{:?}", deep_report.operations);
+    assert!(deep_report.longest_in_hand <= DeskOptions::default().hold, "{:?}", deep_report.longest_in_hand);
+}
+
 #[test]
 fn the_same_again_gives_the_same_report() {
     let jobs = load::mixed(300, &capacity(), 1.0, 7);
@@ -158,13 +192,15 @@ fn the_same_again_gives_the_same_report() {
 }
 
 fn random_jobs() -> impl Strategy<Value = Vec<Job>> {
-    let job = (0u64..60_000, crate::random::priorities(), 1u64..=8000, 1u64..=16, 1u64..60_000, 1u64..90_000).prop_map(
-        |(released, priority, cpu, memory, predicted, lasts)| Job {
+    let duration = (any::<bool>(), 1u64..60_000).prop_map(|(tiny, ms)| (tiny, if tiny { ms % 100 + 1 } else { ms }));
+    let job = (0u64..60_000, crate::random::priorities(), 1u64..=8000, 1u64..=16, duration, 1u64..90_000).prop_map(
+        |(released, priority, cpu, memory, (in_process, predicted), lasts)| Job {
             released: Time(Duration::from_millis(released)),
             priority,
             vector: ResourceVector::new(CpuMillis(cpu), Bytes::gib(memory)),
             predicted: Duration::from_millis(predicted),
             lasts: Duration::from_millis(lasts),
+            in_process,
         },
     );
     prop::collection::vec(job, 1..80)

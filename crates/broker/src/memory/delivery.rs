@@ -155,6 +155,7 @@ impl State {
         let queue = channel.queue.clone();
         match settlement {
             Settlement::Ack => {}
+            Settlement::AckThrough => channel.unsettled = channel.unsettled.split_off(&tag),
             Settlement::Requeue => self.put_back(&queue, [stored]),
             Settlement::Reject => self.dead_letter(&queue, stored),
         }

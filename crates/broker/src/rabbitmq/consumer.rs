@@ -292,6 +292,7 @@ impl Settler for ChannelSettler {
         // not answer it. If the channel is gone, the first poll says so.
         let sent = match settlement {
             Settlement::Ack => self.channel.basic_ack(tag, BasicAckOptions::default()).now_or_never(),
+            Settlement::AckThrough => self.channel.basic_ack(tag, BasicAckOptions { multiple: true }).now_or_never(),
             Settlement::Requeue => self.channel.basic_nack(tag, requeue()).now_or_never(),
             Settlement::Reject => self.channel.basic_reject(tag, BasicRejectOptions { requeue: false }).now_or_never(),
         };

@@ -23,6 +23,7 @@ macro_rules! conformance_of {
             an_exchange_that_is_not_there_costs_only_what_is_in_flight,
             what_amqp_cannot_carry_is_refused_at_once,
             no_more_than_the_window_is_delivered,
+            acknowledging_through_a_delivery_settles_those_before_it_alone,
             requeued_messages_come_again_in_front_and_marked,
             rejected_messages_are_dead_lettered,
             past_the_delivery_limit_a_message_is_dead_lettered,

@@ -25,6 +25,32 @@ pub(crate) async fn no_more_than_the_window_is_delivered(bench: &Bench) {
     assert_eq!(text(&receive(&mut consumer).await), "3");
 }
 
+pub(crate) async fn acknowledging_through_a_delivery_settles_those_before_it_alone(bench: &Bench) {
+    let queue = bench.queue("q", quorum()).await;
+    let publisher = bench.publisher().await;
+    fill(&publisher, &queue, 0..5).await;
+    let mut consumer = bench.consumer(&queue, 4).await;
+    let first = receive(&mut consumer).await;
+    let second = receive(&mut consumer).await;
+    let third = receive(&mut consumer).await;
+    let fourth = receive(&mut consumer).await;
+    assert!(second.requeue().await);
+    assert!(third.ack_through().await);
+    // The first was settled with the third; the fourth was not, and the second is back.
+    let mut rest = vec![text(&receive(&mut consumer).await).to_owned(), text(&receive(&mut consumer).await).to_owned()];
+    rest.sort_unstable();
+    assert_eq!(rest, ["1", "4"]);
+    drop((first, fourth));
+    consumer.close().await;
+    let mut other = bench.consumer(&queue, 4).await;
+    let mut left = Vec::new();
+    for _ in 0..3 {
+        left.push(text(&receive(&mut other).await).to_owned());
+    }
+    left.sort_unstable();
+    assert_eq!(left, ["1", "3", "4"]);
+}
+
 pub(crate) async fn requeued_messages_come_again_in_front_and_marked(bench: &Bench) {
     let queue = bench.queue("q", quorum()).await;
     let publisher = bench.publisher().await;
