@@ -54,7 +54,7 @@ pub(crate) enum Message {
     /// The ledger's queue has the claim of this run.
     Claimed(RunId),
     /// The ledger's queue has the completion of this run, which was not claimed before.
-    Answered(RunId, DeepOffer),
+    Answered(RunId, Box<DeepOffer>),
     /// A run of this consumer's deep window lasts too long: it is claimed after all.
     Overran(ConsumerId),
     /// A delivery of this consumer's deep window is settled without being done.
@@ -236,7 +236,8 @@ impl Claimer {
                     self.settle(delivery, Settlement::Ack);
                 }
             }
-            Message::Answered(run, DeepOffer { consumer, place, delivery }) => {
+            Message::Answered(run, offer) => {
+                let DeepOffer { consumer, place, delivery } = *offer;
                 for repeated in self.runs.confirm_claim(run) {
                     self.settle(repeated, Settlement::Ack);
                 }

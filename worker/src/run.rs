@@ -124,7 +124,7 @@ impl Run<DeepOffer> {
                 // Durable: the broker has what the ledger will know. A crash before the acknowledgement means that the
                 // shard runs again, and that its second end changes nothing.
                 crash_points::COMPLETION_AFTER_CONFIRM.hit();
-                let _ = environment.mailbox.send(Message::Answered(id, offer)).await;
+                let _ = environment.mailbox.send(Message::Answered(id, Box::new(offer))).await;
             }
             Err(error) => {
                 not_delivered(id, &assignment, error);

@@ -1,6 +1,9 @@
 //! What the frontend tells the fleet.
 
+use std::time::Duration;
+
 use forecastle_broker::{Address, Broker as _, Message};
+use forecastle_protos::ids::{RequestId, RunId, ShardId};
 use forecastle_protos::names;
 use forecastle_protos::v1::control_message::Kind;
 use forecastle_protos::v1::{self, Outcome};
@@ -86,6 +89,35 @@ async fn priorities_get_other_shares_while_work_runs_and_load_reports_say_so() {
     side.control(set("", &told.worker_id, vec![setting("urgent", 0)])).await;
     side.report_where(|report| guaranteed(report) == 0).await;
     assert_eq!(side.outcome_of(batch).await, Outcome::Succeeded, "it may be claimed again");
+    worker.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn outputs_of_runs_that_did_not_win_are_discarded_as_the_frontend_says() {
+    let side = &mut FrontendSide::new().await;
+    let executor = Scripted::new();
+    let worker = RunningWorker::start(side, executor.clone()).await;
+    let shard = ShardId { request: RequestId::new(), stage: 1, index: 2 };
+    let winner = RunId::new();
+    let won = |shard: String, run: String| v1::WonBy { shard_id: shard, run_id: run };
+    let unreadable = won("no-shard".to_owned(), winner.to_string());
+    let discard = v1::DiscardOutputs { shards: vec![unreadable, won(shard.to_string(), winner.to_string())] };
+    side.control(Kind::DiscardOutputs(discard)).await;
+    while executor.discarded().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(executor.discarded(), [(shard, winner)]);
+    worker.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_dead_workers_left_is_looked_for_again_and_again() {
+    let side = FrontendSide::new().await;
+    let executor = Scripted::new();
+    let worker = RunningWorker::start(&side, executor.clone()).await;
+    assert_eq!(executor.sweeps(), 0, "at the start the executor has done so by itself");
+    tokio::time::sleep(Duration::from_secs(65)).await;
+    assert_eq!(executor.sweeps(), 3);
     worker.end().await;
 }
 

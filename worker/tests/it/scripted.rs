@@ -1,6 +1,7 @@
 //! An executor that does what the unit's name says, and watches what runs at a time.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(crate) struct Scripted {
     seen: Mutex<Seen>,
+    sweeps: AtomicUsize,
+    discarded: Mutex<Vec<(ShardId, RunId)>>,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +35,16 @@ impl Scripted {
     /// Shards in the order in which their runs started, and when.
     pub(crate) fn starts(&self) -> Vec<(ShardId, Instant)> {
         self.seen.lock().unwrap().starts.clone()
+    }
+
+    /// How often it was told to remove what dead workers left.
+    pub(crate) fn sweeps(&self) -> usize {
+        self.sweeps.load(Ordering::SeqCst)
+    }
+
+    /// Shards with the runs that won, as it was told to discard the outputs of the others.
+    pub(crate) fn discarded(&self) -> Vec<(ShardId, RunId)> {
+        self.discarded.lock().unwrap().clone()
     }
 
     /// The most that was reserved at a time by what ran.
@@ -52,6 +65,16 @@ impl Executor for Scripted {
 
     fn enforcement(&self) -> &'static str {
         "none"
+    }
+
+    fn sweep(&self) -> usize {
+        self.sweeps.fetch_add(1, Ordering::SeqCst);
+        1
+    }
+
+    fn discard_outputs(&self, shard: ShardId, winner: RunId) -> usize {
+        self.discarded.lock().unwrap().push((shard, winner));
+        1
     }
 
     async fn execute(&self, execution: Execution) -> Ending {

@@ -161,7 +161,7 @@ fn tiny(in_process: bool) -> Vec<Job> {
         priority: Priority::Standard,
         vector: ResourceVector::new(CpuMillis(100), Bytes::mib(16)),
         predicted: Duration::from_millis(20),
-        lasts: if number % 200 == 0 {
+        lasts: if number.is_multiple_of(200) {
             Duration::from_secs(3)
         } else {
             Duration::from_secs_f64(numbers.log_uniform(0.001, 0.02))
