@@ -226,3 +226,52 @@ async fn a_worker_that_is_asked_to_drain_loses_nothing() {
     assert!(status.success(), "{status}");
     completes(&system, &request, &expected).await;
 }
+
+/// How many files below `folder` have this ending.
+fn files_ending(folder: &std::path::Path, ending: &str) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries
+        .map(|path| match path.is_dir() {
+            true => files_ending(&path, ending),
+            false => usize::from(path.to_string_lossy().ends_with(ending)),
+        })
+        .sum()
+}
+
+/// A worker that stands still is given up, and its shard runs elsewhere. When it goes on, its own run ends too, too late:
+/// the ledger has had a success, and what the second one wrote goes.
+#[tokio::test]
+async fn the_output_of_a_run_that_did_not_win_is_removed() {
+    let mut system = System::new(Stack::shared().unwrap(), &job("4")).unwrap();
+    write_files(&system.input(), 1);
+    system.start_frontend(&[], &[]).await.unwrap();
+    system.start_worker("cpu=1,memory=1GiB", &[]).await.unwrap();
+    let request = system.submit("work", "k").await.unwrap();
+    let shard = format!("/v1/shards/{request}.0.0");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while system.get(&shard).await.ok().is_none_or(|shard| shard["runs"].as_array().is_none_or(Vec::is_empty)) {
+        assert!(Instant::now() < deadline, "nobody claims the shard");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    system.workers[0].pause().unwrap();
+    system.start_worker("cpu=1,memory=1GiB", &[]).await.unwrap();
+    let status = system.finished(&request, Duration::from_mins(1)).await;
+    system.workers[0].resume().unwrap();
+    assert_eq!(status.unwrap()["state"], "REQUEST_STATE_SUCCEEDED");
+    let store = system.store();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut written = 0;
+    loop {
+        let results = files_ending(&store, ".sorted");
+        written = written.max(results);
+        let explained = system.get(&shard).await.unwrap();
+        let ended = explained["runs"]
+            .as_array()
+            .map_or(0, |runs| runs.iter().filter(|run| run["outcome"] == "OUTCOME_SUCCEEDED").count());
+        if ended == 2 && results == 1 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{results} results, {written} at most: {explained}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
