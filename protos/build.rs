@@ -6,8 +6,8 @@ use prost::Message as _;
 
 const FILES: [&str; 7] = ["resources", "request", "shard", "completion", "fleet", "explain", "dead"];
 
-/// What is sent to the frontend. A vector is read strictly wherever it stands: a new resource is a named one there, and
-/// no new field.
+/// What is sent to the frontend. A vector is read strictly wherever it stands, in answers too: an operator's own resource
+/// is a named one there, and a field that is new in it must reach clients no later than frontends.
 const SUBMITTED: [&str; 7] = [
     ".forecastle.v1.SubmitRequest",
     ".forecastle.v1.Input",

@@ -85,7 +85,7 @@ pub fn declared(unit: &Unit) -> Declared {
         cpu: unit.maximum.cpu.unwrap_or(CpuMillis::ZERO),
         memory: unit.maximum.memory.unwrap_or(Bytes::ZERO),
         io: unit.maximum.io.unwrap_or(BytesPerSecond::ZERO),
-        named: BTreeMap::new(),
+        ..ResourceVector::ZERO
     };
     Declared { reservation: unit.reserve.clone(), minimum: unit.minimum.clone(), maximum }
 }

@@ -12,6 +12,7 @@ impl From<&ResourceVector> for v1::ResourceVector {
             cpu_millis: u32::try_from(vector.cpu.0).unwrap_or(u32::MAX),
             memory_bytes: vector.memory.0,
             io_bytes_per_second: vector.io.0,
+            scratch_bytes: vector.scratch.0,
             named: vector.named.clone(),
         }
     }
@@ -23,6 +24,7 @@ impl From<&v1::ResourceVector> for ResourceVector {
             cpu: CpuMillis(message.cpu_millis.into()),
             memory: Bytes(message.memory_bytes),
             io: BytesPerSecond(message.io_bytes_per_second),
+            scratch: Bytes(message.scratch_bytes),
             named: message.named.iter().filter(|(_, v)| **v > 0).map(|(k, v)| (k.clone(), *v)).collect(),
         }
     }

@@ -65,6 +65,8 @@ pub mod name {
     pub const MEMORY_BYTES: &str = "x-fc-memory-bytes";
     /// Reserved I/O rate in bytes per second.
     pub const IO: &str = "x-fc-io-bytes-per-second";
+    /// Reserved scratch disk in bytes. Absent if none.
+    pub const SCRATCH_BYTES: &str = "x-fc-scratch-bytes";
     /// Predicted duration in milliseconds.
     pub const DURATION_MS: &str = "x-fc-duration-ms";
     /// The quantile of memory that the reservation stands for.
@@ -168,6 +170,9 @@ impl ShardHeaders {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
+        if vector.scratch > Bytes::ZERO {
+            headers.insert(name::SCRATCH_BYTES.to_owned(), int(vector.scratch.0));
+        }
         headers.extend(vector.named.iter().map(|(name, v)| (format!("{}{name}", name::NAMED_PREFIX), int(*v))));
         headers.extend(self.deadline_unix_ms.map(|ms| (name::DEADLINE.to_owned(), int(ms))));
         headers.extend(self.traceparent.as_ref().map(|t| (name::TRACEPARENT.to_owned(), text(t))));
@@ -203,10 +208,9 @@ impl ShardHeaders {
             HeaderValue::Int(1) => 1.0,
             other => return Err(invalid(name::QUANTILE, other, "a number in (0, 1]")),
         };
-        let deadline_unix_ms = match headers.get(name::DEADLINE) {
-            None => None,
-            Some(_) => Some(unsigned(headers, name::DEADLINE)?),
-        };
+        let deadline_unix_ms = unsigned_if_present(headers, name::DEADLINE)?;
+        // Messages from before there was such a thing have none.
+        let scratch = Bytes(unsigned_if_present(headers, name::SCRATCH_BYTES)?.unwrap_or(0));
         let traceparent = match headers.get(name::TRACEPARENT) {
             Some(HeaderValue::Text(text)) => Some(text.clone()),
             _ => None,
@@ -224,6 +228,7 @@ impl ShardHeaders {
                     cpu: CpuMillis(unsigned(headers, name::CPU_MILLIS)?),
                     memory: Bytes(unsigned(headers, name::MEMORY_BYTES)?),
                     io: BytesPerSecond(unsigned(headers, name::IO)?),
+                    scratch,
                     named,
                 },
                 duration: Duration::from_millis(unsigned(headers, name::DURATION_MS)?),
@@ -271,6 +276,10 @@ fn unsigned(headers: &Headers, name: &'static str) -> Result<u64, HeaderError> {
     as_unsigned(value).ok_or_else(|| invalid(name, value, "a non-negative integer"))
 }
 
+fn unsigned_if_present(headers: &Headers, name: &'static str) -> Result<Option<u64>, HeaderError> {
+    if headers.contains_key(name) { unsigned(headers, name).map(Some) } else { Ok(None) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,30 +291,37 @@ mod tests {
         (
             (any::<u128>(), any::<u128>(), any::<u32>(), any::<u32>(), 1u32..),
             ("[a-z.-]{1,20}", "\\PC{1,20}", 0usize..3, 0usize..5),
-            (amount(), amount(), amount(), amount(), proptest::collection::btree_map("[a-z]{1,5}", 1u64..9, 0..3)),
+            (
+                [amount(), amount(), amount(), amount()],
+                prop_oneof![Just(0), amount()],
+                proptest::collection::btree_map("[a-z]{1,5}", 1u64..9, 0..3),
+            ),
             (0.001f64..=1.0, "\\PC{1,9}", proptest::option::of(amount()), proptest::option::of("\\PC{0,20}")),
         )
-            .prop_map(|((ledger, request, stage, index, attempt), names, amounts, rest)| ShardHeaders {
-                ledger: LedgerId(Uuid::from_u128(ledger)),
-                shard: ShardId { request: RequestId(Uuid::from_u128(request)), stage, index },
-                attempt,
-                request_type: names.0,
-                tenant: names.1,
-                priority: Priority::ALL[names.2],
-                class: SizeClass::ALL[names.3],
-                reservation: Reservation::new(
-                    ResourceVector {
-                        cpu: CpuMillis(amounts.0),
-                        memory: Bytes(amounts.1),
-                        io: BytesPerSecond(amounts.2),
-                        named: amounts.4,
-                    },
-                    Duration::from_millis(amounts.3),
-                ),
-                quantile: rest.0,
-                model_version: rest.1,
-                deadline_unix_ms: rest.2,
-                traceparent: rest.3,
+            .prop_map(|((ledger, request, stage, index, attempt), names, (amounts, scratch, named), rest)| {
+                ShardHeaders {
+                    ledger: LedgerId(Uuid::from_u128(ledger)),
+                    shard: ShardId { request: RequestId(Uuid::from_u128(request)), stage, index },
+                    attempt,
+                    request_type: names.0,
+                    tenant: names.1,
+                    priority: Priority::ALL[names.2],
+                    class: SizeClass::ALL[names.3],
+                    reservation: Reservation::new(
+                        ResourceVector {
+                            cpu: CpuMillis(amounts[0]),
+                            memory: Bytes(amounts[1]),
+                            io: BytesPerSecond(amounts[2]),
+                            scratch: Bytes(scratch),
+                            named,
+                        },
+                        Duration::from_millis(amounts[3]),
+                    ),
+                    quantile: rest.0,
+                    model_version: rest.1,
+                    deadline_unix_ms: rest.2,
+                    traceparent: rest.3,
+                }
             })
     }
 
@@ -328,14 +344,23 @@ mod tests {
         #[test]
         fn a_missing_header_is_named(headers in shard_headers(), pick in any::<proptest::sample::Index>()) {
             let mut encoded = headers.encode();
-            encoded.retain(|name, _| {
-                name != name::DEADLINE && name != name::TRACEPARENT && !name.starts_with(name::NAMED_PREFIX)
-            });
+            let may_be_absent = [name::SCRATCH_BYTES, name::DEADLINE, name::TRACEPARENT];
+            encoded.retain(|name, _| !may_be_absent.contains(&&**name) && !name.starts_with(name::NAMED_PREFIX));
             let names: Vec<_> = encoded.keys().cloned().collect();
             let gone = pick.get(&names);
             encoded.remove(gone);
             let error = ShardHeaders::decode(&encoded).unwrap_err();
             prop_assert_eq!(error.name(), gone.as_str());
+        }
+
+        #[test]
+        fn without_its_header_no_scratch_is_reserved(mut headers in shard_headers()) {
+            let mut encoded = headers.encode();
+            prop_assert_eq!(
+                encoded.remove(name::SCRATCH_BYTES).is_some(), headers.reservation.vector.scratch > Bytes::ZERO
+            );
+            headers.reservation.vector.scratch = Bytes::ZERO;
+            prop_assert_eq!(ShardHeaders::decode(&encoded), Ok(headers));
         }
 
         #[test]

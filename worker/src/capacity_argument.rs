@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use forecastle_resources::{ParseVectorError, ResourceVector};
 
-/// A vector as written on the command line: `cpu=1,memory=1GiB,io=100MiB/s,gpu=1`. What is not named is zero.
+/// A vector as written on the command line: `cpu=1,memory=1GiB,io=100MiB/s,scratch=10GiB,gpu=1`. What is not named is zero.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CapacityArgument(pub ResourceVector);
 
@@ -20,8 +20,8 @@ impl FromStr for CapacityArgument {
 impl fmt::Display for CapacityArgument {
     /// As a table of TOML, which is how the configuration reads it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ResourceVector { cpu, memory, io, named } = &self.0;
-        write!(f, "{{ cpu = \"{cpu}\", memory = {}, io = {}", memory.0, io.0)?;
+        let ResourceVector { cpu, memory, io, scratch, named } = &self.0;
+        write!(f, "{{ cpu = \"{cpu}\", memory = {}, io = {}, scratch = {}", memory.0, io.0, scratch.0)?;
         if !named.is_empty() {
             f.write_str(", named = { ")?;
             for (number, (name, amount)) in named.iter().enumerate() {
@@ -46,6 +46,10 @@ mod tests {
         for (text, expected) in [
             ("cpu=1,memory=1GiB", ResourceVector::new(CpuMillis::cores(1), Bytes::gib(1))),
             ("cpu=1500m", ResourceVector::new(CpuMillis(1500), Bytes::ZERO)),
+            (
+                "cpu=4,memory=8GiB,scratch=50GiB",
+                ResourceVector::new(CpuMillis::cores(4), Bytes::gib(8)).with_scratch(Bytes::gib(50)),
+            ),
             (
                 " memory = 1.5GiB, io=10MiB/s , gpu=2,licence=1",
                 ResourceVector::new(CpuMillis::ZERO, Bytes::mib(1536))

@@ -307,6 +307,7 @@ fn with(mut vector: ResourceVector, resource: &Resource, amount: u64) -> Resourc
         Resource::Cpu => vector.cpu.0 = amount,
         Resource::Memory => vector.memory.0 = amount,
         Resource::Io => vector.io.0 = amount,
+        Resource::Scratch => vector.scratch.0 = amount,
         Resource::Named(name) => return vector.with_named(name.clone(), amount),
     }
     vector

@@ -94,7 +94,10 @@ pub(crate) const fn index(priority: Priority) -> usize {
 
 /// The entries of a vector that are not zero.
 pub(crate) fn entries(vector: &ResourceVector) -> Vec<(Resource, u64)> {
-    let plain = [(Resource::Cpu, vector.cpu.0), (Resource::Memory, vector.memory.0), (Resource::Io, vector.io.0)];
+    let plain = [Resource::Cpu, Resource::Memory, Resource::Io, Resource::Scratch].map(|resource| {
+        let amount = vector.get(&resource);
+        (resource, amount)
+    });
     let named = vector.named.iter().map(|(name, amount)| (Resource::Named(name.clone()), *amount));
     plain.into_iter().chain(named).filter(|(_, amount)| *amount > 0).collect()
 }

@@ -288,7 +288,7 @@ fn read_sizes(section: &mut Section<'_>, timeout: Duration) -> (Reservation, Res
         [declared.io, least.io, most.io],
         [BytesPerSecond::ZERO, BytesPerSecond::ZERO, BytesPerSecond(1 << 60)],
     );
-    let vector = ResourceVector { cpu, memory, io, named: named.named };
+    let vector = ResourceVector { cpu, memory, io, ..named };
     let duration = duration.unwrap_or(Unit::DEFAULT_DURATION).min(timeout);
     (
         Reservation::new(vector, duration),

@@ -97,11 +97,14 @@ pub(crate) fn quantile(probability: f64) -> String {
     format!("p{}", text.strip_suffix(".0").unwrap_or(&text))
 }
 
-/// What a vector holds, without what it holds nothing of: `1 core, 512 MiB, 10 MiB/s, 2 gpu`.
+/// What a vector holds, without what it holds nothing of: `1 core, 512 MiB, 10 MiB/s, 5 GiB scratch, 2 gpu`.
 pub(crate) fn vector(vector: &v1::ResourceVector) -> String {
     let mut parts = vec![cores(f64::from(vector.cpu_millis)), bytes(vector.memory_bytes)];
     if vector.io_bytes_per_second > 0 {
         parts.push(format!("{}/s", bytes(vector.io_bytes_per_second)));
+    }
+    if vector.scratch_bytes > 0 {
+        parts.push(format!("{} scratch", bytes(vector.scratch_bytes)));
     }
     parts.extend(
         vector.named.iter().filter(|(_, amount)| **amount > 0).map(|(name, amount)| format!("{amount} {name}")),
@@ -174,7 +177,8 @@ mod tests {
         let mut held = v1::ResourceVector { cpu_millis: 500, memory_bytes: 1 << 29, ..Default::default() };
         assert_eq!(vector(&held), "0.5 cores, 512 MiB");
         held.io_bytes_per_second = 10 << 20;
+        held.scratch_bytes = 5 << 30;
         held.named = [("gpu".to_owned(), 2), ("licence".to_owned(), 0)].into();
-        assert_eq!(vector(&held), "0.5 cores, 512 MiB, 10 MiB/s, 2 gpu");
+        assert_eq!(vector(&held), "0.5 cores, 512 MiB, 10 MiB/s, 5 GiB scratch, 2 gpu");
     }
 }

@@ -216,7 +216,8 @@ impl Profile {
             cpu: CpuMillis::from_f64(cpu),
             memory: Bytes::from_f64(first),
             io: BytesPerSecond::from_f64(io),
-            named: said.vector.named,
+            // Scratch disk and named resources are as declared: nobody measures what would have been enough.
+            ..said.vector
         };
         let duration = seconds(fit.duration.at(P95, size) * (1.0 + margin(fit.successes)));
         let kind = if estimate.is_linear() { "linear" } else { "constant" };

@@ -80,7 +80,7 @@ impl FromStr for SizeClass {
 pub struct ReferenceWorker(pub ResourceVector);
 
 impl Default for ReferenceWorker {
-    /// Eight cores and 16 GiB; I/O does not decide the class unless the yardstick names some.
+    /// Eight cores and 16 GiB; I/O and scratch disk do not decide the class unless the yardstick names some.
     fn default() -> Self {
         Self(ResourceVector::new(CpuMillis::cores(8), Bytes::gib(16)))
     }
@@ -95,8 +95,10 @@ impl ReferenceWorker {
         }
         let of = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
         let vector = &reservation.vector;
-        let share =
-            of(vector.cpu.0, self.0.cpu.0).max(of(vector.memory.0, self.0.memory.0)).max(of(vector.io.0, self.0.io.0));
+        let share = of(vector.cpu.0, self.0.cpu.0)
+            .max(of(vector.memory.0, self.0.memory.0))
+            .max(of(vector.io.0, self.0.io.0))
+            .max(of(vector.scratch.0, self.0.scratch.0));
         [SizeClass::Xl, SizeClass::L, SizeClass::M]
             .into_iter()
             .find(|class| share > class.lower_share())
@@ -111,6 +113,7 @@ impl ReferenceWorker {
         above(capacity.cpu.0, self.0.cpu.0)
             || above(capacity.memory.0, self.0.memory.0)
             || above(capacity.io.0, self.0.io.0)
+            || above(capacity.scratch.0, self.0.scratch.0)
     }
 }
 
@@ -132,6 +135,16 @@ mod tests {
         assert_eq!(reference.class_of(&reservation(8000, 0, 1000), false), SizeClass::Xl);
         assert_eq!(reference.class_of(&reservation(10, 10, 50), true), SizeClass::Tiny);
         assert_eq!(reference.class_of(&reservation(10, 10, 500), true), SizeClass::S);
+    }
+
+    #[test]
+    fn scratch_decides_where_the_yardstick_has_some() {
+        let mut large = reservation(10, 10, 1000);
+        large.vector.scratch = Bytes::gib(60);
+        assert_eq!(ReferenceWorker::default().class_of(&large, false), SizeClass::S);
+        let reference = ReferenceWorker(ReferenceWorker::default().0.with_scratch(Bytes::gib(100)));
+        assert_eq!(reference.class_of(&large, false), SizeClass::Xl);
+        assert!(reference.could_hold(&large.vector, SizeClass::Xl));
     }
 
     proptest! {

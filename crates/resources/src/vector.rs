@@ -18,6 +18,8 @@ pub enum Resource {
     Memory,
     /// I/O, in bytes per second.
     Io,
+    /// Scratch disk, in bytes.
+    Scratch,
     /// A named resource (a GPU, a licence), in whole units.
     Named(String),
 }
@@ -28,6 +30,7 @@ impl fmt::Display for Resource {
             Self::Cpu => f.write_str("cpu"),
             Self::Memory => f.write_str("memory"),
             Self::Io => f.write_str("io"),
+            Self::Scratch => f.write_str("scratch"),
             Self::Named(name) => f.write_str(name),
         }
     }
@@ -45,6 +48,8 @@ pub struct ResourceVector {
     pub memory: Bytes,
     /// I/O rate, in bytes per second.
     pub io: BytesPerSecond,
+    /// Scratch disk, in bytes.
+    pub scratch: Bytes,
     /// Named resources, in whole units; never holds a zero.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub named: BTreeMap<String, u64>,
@@ -52,18 +57,24 @@ pub struct ResourceVector {
 
 impl ResourceVector {
     /// Nothing of anything.
-    pub const ZERO: Self =
-        Self { cpu: CpuMillis::ZERO, memory: Bytes::ZERO, io: BytesPerSecond::ZERO, named: BTreeMap::new() };
+    pub const ZERO: Self = Self::new(CpuMillis::ZERO, Bytes::ZERO);
 
     /// A vector of CPU and memory alone.
     pub const fn new(cpu: CpuMillis, memory: Bytes) -> Self {
-        Self { cpu, memory, io: BytesPerSecond::ZERO, named: BTreeMap::new() }
+        Self { cpu, memory, io: BytesPerSecond::ZERO, scratch: Bytes::ZERO, named: BTreeMap::new() }
     }
 
     /// The same vector with this I/O rate.
     #[must_use]
     pub fn with_io(mut self, io: BytesPerSecond) -> Self {
         self.io = io;
+        self
+    }
+
+    /// The same vector with this much scratch disk.
+    #[must_use]
+    pub fn with_scratch(mut self, scratch: Bytes) -> Self {
+        self.scratch = scratch;
         self
     }
 
@@ -81,7 +92,8 @@ impl ResourceVector {
 
     /// True if nothing is held.
     pub fn is_zero(&self) -> bool {
-        self.cpu.0 == 0 && self.memory.0 == 0 && self.io.0 == 0 && self.named.values().all(|v| *v == 0)
+        let plain = [self.cpu.0, self.memory.0, self.io.0, self.scratch.0];
+        plain.into_iter().all(|v| v == 0) && self.named.values().all(|v| *v == 0)
     }
 
     /// The amount of one resource, in that resource's unit.
@@ -90,6 +102,7 @@ impl ResourceVector {
             Resource::Cpu => self.cpu.0,
             Resource::Memory => self.memory.0,
             Resource::Io => self.io.0,
+            Resource::Scratch => self.scratch.0,
             Resource::Named(name) => self.named.get(name).copied().unwrap_or(0),
         }
     }
@@ -102,6 +115,8 @@ impl ResourceVector {
             Some(Resource::Memory)
         } else if self.io > capacity.io {
             Some(Resource::Io)
+        } else if self.scratch > capacity.scratch {
+            Some(Resource::Scratch)
         } else {
             self.named
                 .iter()
@@ -162,6 +177,7 @@ impl ResourceVector {
             .max(share(self.cpu.0, capacity.cpu.0))
             .max(share(self.memory.0, capacity.memory.0))
             .max(share(self.io.0, capacity.io.0))
+            .max(share(self.scratch.0, capacity.scratch.0))
     }
 
     fn zip(&self, other: &Self, op: impl Fn(u64, u64) -> u64) -> Self {
@@ -177,6 +193,7 @@ impl ResourceVector {
             cpu: CpuMillis(op(self.cpu.0, other.cpu.0)),
             memory: Bytes(op(self.memory.0, other.memory.0)),
             io: BytesPerSecond(op(self.io.0, other.io.0)),
+            scratch: Bytes(op(self.scratch.0, other.scratch.0)),
             named,
         }
     }
@@ -187,6 +204,9 @@ impl fmt::Display for ResourceVector {
         write!(f, "{} cpu, {} memory", self.cpu, self.memory)?;
         if self.io.0 > 0 {
             write!(f, ", {} io", self.io)?;
+        }
+        if self.scratch.0 > 0 {
+            write!(f, ", {} scratch", self.scratch)?;
         }
         for (name, amount) in &self.named {
             write!(f, ", {amount} {name}")?;
@@ -217,7 +237,7 @@ pub enum ParseVectorError {
 impl FromStr for ResourceVector {
     type Err = ParseVectorError;
 
-    /// As written on a command line: `cpu=1,memory=1GiB,io=100MiB/s,gpu=1`. What is not named is zero.
+    /// As written on a command line: `cpu=1,memory=1GiB,io=100MiB/s,scratch=10GiB,gpu=1`. What is not named is zero.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         fn amount<T: FromStr>(resource: &str, text: &str) -> Result<T, ParseVectorError>
         where
@@ -244,6 +264,7 @@ impl FromStr for ResourceVector {
                 "cpu" => vector.cpu = amount(resource, value)?,
                 "memory" => vector.memory = amount(resource, value)?,
                 "io" => vector.io = amount(resource, value)?,
+                "scratch" => vector.scratch = amount(resource, value)?,
                 named => vector = vector.with_named(named, amount(named, value)?),
             }
         }
@@ -257,11 +278,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn vectors() -> impl Strategy<Value = ResourceVector> {
-        (any::<u32>(), any::<u32>(), any::<u32>(), proptest::collection::btree_map("[a-c]", 1u64..9, 0..3)).prop_map(
-            |(cpu, memory, io, named)| ResourceVector {
+        (any::<[u32; 4]>(), proptest::collection::btree_map("[a-c]", 1u64..9, 0..3)).prop_map(
+            |([cpu, memory, io, scratch], named)| ResourceVector {
                 cpu: CpuMillis(cpu.into()),
                 memory: Bytes(memory.into()),
                 io: BytesPerSecond(io.into()),
+                scratch: Bytes(scratch.into()),
                 named,
             },
         )
@@ -286,6 +308,13 @@ mod tests {
             let min = a.min(&b);
             prop_assert!(min.fits_in(&a) && min.fits_in(&b));
         }
+
+        #[test]
+        fn what_exceeds_is_what_there_is_too_little_of(a in vectors(), b in vectors()) {
+            if let Some(resource) = a.exceeds(&b) {
+                prop_assert!(a.get(&resource) > b.get(&resource), "{}", resource);
+            }
+        }
     }
 
     #[test]
@@ -294,5 +323,20 @@ mod tests {
         let gpu = ResourceVector::new(CpuMillis(1000), Bytes::gib(1)).with_named("gpu", 1);
         assert_eq!(gpu.exceeds(&small), Some(Resource::Named("gpu".into())));
         assert!(gpu.dominant_share(&small).is_infinite());
+        let scratch = small.clone().with_scratch(Bytes(1));
+        assert_eq!(scratch.exceeds(&small), Some(Resource::Scratch));
+        assert!(scratch.dominant_share(&small).is_infinite());
+        assert_eq!(scratch.get(&Resource::Scratch), 1);
+        assert!(!ResourceVector::ZERO.with_scratch(Bytes(1)).is_zero());
+    }
+
+    #[test]
+    fn scratch_is_read_and_printed_as_the_others_are() {
+        let vector: ResourceVector = "cpu=4,memory=8GiB,scratch=50GiB".parse().unwrap();
+        assert_eq!(vector, ResourceVector::new(CpuMillis::cores(4), Bytes::gib(8)).with_scratch(Bytes::gib(50)));
+        assert_eq!(vector.to_string(), "4000m cpu, 8GiB memory, 50GiB scratch");
+        assert_eq!(Resource::Scratch.to_string(), "scratch");
+        let error = "scratch=much".parse::<ResourceVector>().unwrap_err();
+        assert!(error.to_string().starts_with("scratch: `much`"), "{error}");
     }
 }

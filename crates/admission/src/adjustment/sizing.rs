@@ -1,4 +1,5 @@
-//! From what was seen of one run to the size of its lease. By component; named resources are never adjusted.
+//! From what was seen of one run to the size of its lease. By component; scratch disk and named resources are never
+//! adjusted.
 
 use forecastle_resources::{Bytes, BytesPerSecond, CpuMillis, ResourceVector};
 

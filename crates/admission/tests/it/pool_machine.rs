@@ -79,7 +79,7 @@ impl Model {
     fn acquire(&mut self, priority: Priority, held: Amounts, seconds: u64) -> Expected {
         let entry =
             Entry { priority: priority as usize, held, lasting: seconds > HORIZON.as_secs(), since: self.now, seconds };
-        let fits = |model: &Self| (0..5).all(|r| held[r] == 0 || model.holds(r, entry.priority));
+        let fits = |model: &Self| (0..held.len()).all(|r| held[r] == 0 || model.holds(r, entry.priority));
         let alone = Self { leases: vec![Some(entry.clone())], ..self.clone() };
         if !fits(&alone) {
             return Expected::Never;
@@ -97,7 +97,7 @@ impl Model {
         let Some(before) = self.leases[place].clone() else { return Expected::Unknown };
         let mut next = self.clone();
         next.leases[place] = Some(Entry { held, ..before.clone() });
-        if !(0..5).all(|r| held[r] <= before.held[r] || next.holds(r, before.priority)) {
+        if !(0..held.len()).all(|r| held[r] <= before.held[r] || next.holds(r, before.priority)) {
             return Expected::Blocked;
         }
         self.leases = next.leases;

@@ -9,13 +9,14 @@ use proptest::prelude::*;
 pub(crate) const HORIZON: Duration = Duration::from_secs(30);
 
 /// Amounts in the order of [`resources`].
-pub(crate) type Amounts = [u64; 5];
+pub(crate) type Amounts = [u64; 6];
 
-pub(crate) fn resources() -> [Resource; 5] {
+pub(crate) fn resources() -> [Resource; 6] {
     [
         Resource::Cpu,
         Resource::Memory,
         Resource::Io,
+        Resource::Scratch,
         Resource::Named("gpu".to_owned()),
         Resource::Named("licence".to_owned()),
     ]
@@ -24,17 +25,18 @@ pub(crate) fn resources() -> [Resource; 5] {
 pub(crate) fn vector(amounts: &Amounts) -> ResourceVector {
     ResourceVector::new(CpuMillis(amounts[0]), Bytes(amounts[1]))
         .with_io(BytesPerSecond(amounts[2]))
-        .with_named("gpu", amounts[3])
-        .with_named("licence", amounts[4])
+        .with_scratch(Bytes(amounts[3]))
+        .with_named("gpu", amounts[4])
+        .with_named("licence", amounts[5])
 }
 
 pub(crate) fn capacities() -> impl Strategy<Value = Amounts> {
-    [4u64..16, 4u64..16, 0u64..8, 0u64..4, 0u64..2]
+    [4u64..16, 4u64..16, 0u64..8, 0u64..8, 0u64..4, 0u64..2]
 }
 
 pub(crate) fn amounts() -> impl Strategy<Value = Amounts> {
-    (0u64..9, 0u64..9, 0u64..4, 0u64..2, prop::bool::weighted(0.1))
-        .prop_map(|(cpu, memory, io, gpu, licence)| [cpu, memory, io, gpu, u64::from(licence)])
+    (0u64..9, 0u64..9, 0u64..4, 0u64..4, 0u64..2, prop::bool::weighted(0.1))
+        .prop_map(|(cpu, memory, io, scratch, gpu, licence)| [cpu, memory, io, scratch, gpu, u64::from(licence)])
 }
 
 pub(crate) fn priorities() -> impl Strategy<Value = Priority> {
@@ -71,7 +73,7 @@ pub(crate) fn settings() -> impl Strategy<Value = Setting> {
     let bounded = prop_oneof![3 => Just(false), 1 => Just(true)];
     (
         capacities(),
-        prop::array::uniform3(prop::array::uniform5(0u64..4)),
+        prop::array::uniform3(prop::array::uniform6(0u64..4)),
         [bounded.clone(), bounded.clone(), bounded],
         0u64..6,
         prop_oneof![Just(0), 0u64..8],
