@@ -85,7 +85,8 @@ pub fn declared(unit: &Unit) -> Declared {
         cpu: unit.maximum.cpu.unwrap_or(CpuMillis::ZERO),
         memory: unit.maximum.memory.unwrap_or(Bytes::ZERO),
         io: unit.maximum.io.unwrap_or(BytesPerSecond::ZERO),
-        ..ResourceVector::ZERO
+        scratch: unit.maximum.scratch.unwrap_or(Bytes::ZERO),
+        named: BTreeMap::new(),
     };
     Declared { reservation: unit.reserve.clone(), minimum: unit.minimum.clone(), maximum }
 }

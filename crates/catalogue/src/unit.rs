@@ -76,6 +76,8 @@ pub struct Ceiling {
     pub memory: Option<Bytes>,
     /// I/O rate.
     pub io: Option<BytesPerSecond>,
+    /// Scratch disk.
+    pub scratch: Option<Bytes>,
 }
 
 /// How failures are met: a budget for each class of failure, and one for all of them together.
@@ -130,6 +132,7 @@ impl Unit {
         clamped.cpu = self.maximum.cpu.map_or(clamped.cpu, |most| clamped.cpu.min(most));
         clamped.memory = self.maximum.memory.map_or(clamped.memory, |most| clamped.memory.min(most));
         clamped.io = self.maximum.io.map_or(clamped.io, |most| clamped.io.min(most));
+        clamped.scratch = self.maximum.scratch.map_or(clamped.scratch, |most| clamped.scratch.min(most));
         clamped
     }
 
@@ -236,11 +239,17 @@ struct Amounts {
     cpu: Option<CpuMillis>,
     memory: Option<Bytes>,
     io: Option<BytesPerSecond>,
+    scratch: Option<Bytes>,
 }
 
 impl Amounts {
     fn read(section: &mut Section<'_>) -> Self {
-        Self { cpu: section.take("cpu"), memory: section.take("memory"), io: section.take("io") }
+        Self {
+            cpu: section.take("cpu"),
+            memory: section.take("memory"),
+            io: section.take("io"),
+            scratch: section.take("scratch"),
+        }
     }
 }
 
@@ -288,12 +297,17 @@ fn read_sizes(section: &mut Section<'_>, timeout: Duration) -> (Reservation, Res
         [declared.io, least.io, most.io],
         [BytesPerSecond::ZERO, BytesPerSecond::ZERO, BytesPerSecond(1 << 60)],
     );
-    let vector = ResourceVector { cpu, memory, io, ..named };
+    let (scratch, least_scratch) = settle.resource(
+        "scratch",
+        [declared.scratch, least.scratch, most.scratch],
+        [Bytes::ZERO, Bytes::ZERO, Bytes(1 << 60)],
+    );
+    let vector = ResourceVector { cpu, memory, io, scratch, named: named.named };
     let duration = duration.unwrap_or(Unit::DEFAULT_DURATION).min(timeout);
     (
         Reservation::new(vector, duration),
-        ResourceVector::new(least_cpu, least_memory).with_io(least_io),
-        Ceiling { cpu: most.cpu, memory: most.memory, io: most.io },
+        ResourceVector::new(least_cpu, least_memory).with_io(least_io).with_scratch(least_scratch),
+        Ceiling { cpu: most.cpu, memory: most.memory, io: most.io, scratch: most.scratch },
     )
 }
 

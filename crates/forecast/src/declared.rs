@@ -60,6 +60,7 @@ impl Declared {
         inside.cpu = CpuMillis(bounded(inside.cpu.0, self.maximum.cpu.0));
         inside.memory = Bytes(bounded(inside.memory.0, self.maximum.memory.0));
         inside.io = BytesPerSecond(bounded(inside.io.0, self.maximum.io.0));
+        inside.scratch = Bytes(bounded(inside.scratch.0, self.maximum.scratch.0));
         for (name, amount) in &mut inside.named {
             *amount = bounded(*amount, self.maximum.named.get(name).copied().unwrap_or(0));
         }
@@ -71,7 +72,8 @@ impl Declared {
         let names = [&self.reservation.vector, &self.minimum, &self.maximum]
             .into_iter()
             .flat_map(|vector| vector.named.keys().cloned().map(Resource::Named));
-        for resource in [Resource::Cpu, Resource::Memory, Resource::Io].into_iter().chain(names) {
+        let plain = [Resource::Cpu, Resource::Memory, Resource::Io, Resource::Scratch];
+        for resource in plain.into_iter().chain(names) {
             let reserved = self.reservation.vector.get(&resource);
             let (minimum, maximum) = (self.minimum.get(&resource), self.maximum.get(&resource));
             if maximum > 0 && minimum > maximum {
@@ -209,6 +211,19 @@ mod tests {
         let forecast = DeclaredForecaster::default().forecast(&Features::default(), &declared);
         assert_eq!(forecast.reservation.vector.get(&Resource::Named("gpu".into())), 2);
         assert_eq!(forecast.reservation.vector.get(&Resource::Named("licence".into())), 3);
+    }
+
+    #[test]
+    fn scratch_is_reserved_as_declared_and_clamped() {
+        let mut declared = declared(64, 0, 0);
+        declared.reservation.vector.scratch = Bytes::gib(4);
+        let scratch = |declared: &Declared| {
+            DeclaredForecaster::default().forecast(&Features::default(), declared).reservation.vector.scratch
+        };
+        assert_eq!(scratch(&declared), Bytes::gib(4));
+        declared.maximum.scratch = Bytes::gib(2);
+        assert_eq!(scratch(&declared), Bytes::gib(2));
+        assert_eq!(declared.check(), Err(DeclaredError::ReservationAboveMaximum(Resource::Scratch)));
     }
 
     #[test]

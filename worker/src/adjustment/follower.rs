@@ -217,6 +217,7 @@ impl Bounds {
             cpu: most.cpu.unwrap_or_default(),
             memory: most.memory.unwrap_or_default(),
             io: most.io.unwrap_or_default(),
+            scratch: most.scratch.unwrap_or_default(),
             ..ResourceVector::ZERO
         };
         let memory_is_limited = limited && reserved > Bytes::ZERO;

@@ -87,6 +87,24 @@ fn learned_reservations_are_kept_within_the_clamps() {
 }
 
 #[test]
+fn scratch_is_declared_and_bounded_as_the_others_are() {
+    let unit = |sizes: &str| {
+        let text = format!("version = 1\n[units.u]\ntask = \"t\"\n{sizes}\n");
+        Catalogue::parse(&text).unwrap_or_else(|errors| panic!("{errors}")).unit("u").unwrap().clone()
+    };
+    let plain = unit("");
+    assert_eq!((plain.reserve.vector.scratch, plain.minimum.scratch), (Bytes::ZERO, Bytes::ZERO));
+    assert_eq!(plain.maximum.scratch, None);
+    let sized =
+        unit("reserve = { scratch = \"10GiB\" }\nminimum = { scratch = \"1GiB\" }\nmaximum = { scratch = \"50GiB\" }");
+    assert_eq!(sized.reserve.vector.scratch, Bytes::gib(10));
+    let clamped = |scratch| sized.clamp(&ResourceVector::ZERO.with_scratch(scratch)).scratch;
+    assert_eq!([0, 7, 99].map(Bytes::gib).map(clamped), [1, 7, 50].map(Bytes::gib));
+    let least = unit("minimum = { scratch = \"2GiB\" }");
+    assert_eq!(least.reserve.vector.scratch, Bytes::gib(2), "an undeclared reservation gives way to the minimum");
+}
+
+#[test]
 fn arguments_are_rendered_without_a_shell() {
     let catalogue = archive();
     let value = |name: &str| match name {

@@ -155,6 +155,16 @@ fn sizes_that_contradict_each_other_are_named() {
             "units.compress.reserve.memory: 64MiB is less than the minimum 100MiB",
         ),
         ("cpu = \"4\"", "cpu = \"0.5\"", "units.compress.reserve.cpu: 1000m is more than the maximum 500m"),
+        (
+            "minimum = { memory = \"4MiB\"",
+            "minimum = { scratch = \"1GiB\", memory = \"4MiB\"",
+            "units.compress.reserve.scratch: 512MiB is less than the minimum 1GiB",
+        ),
+        (
+            "maximum = { memory = \"2GiB\"",
+            "maximum = { scratch = \"1MiB\", memory = \"2GiB\"",
+            "units.compress.reserve.scratch: 512MiB is more than the maximum 1MiB",
+        ),
         ("memory = \"16MiB\"", "memory = 0", "units.checksum.reserve.memory: must be more than zero"),
         ("cpu = \"500m\"", "cpu = 99999999", "units.checksum.reserve.cpu: 99999999000m is more than 4294967295m"),
         ("timeout = \"10min\"", "timeout = \"5s\"", "units.compress.reserve.duration: 10s is more than the timeout 5s"),

@@ -48,12 +48,17 @@ fn observations() -> impl Strategy<Value = Observation> {
 
 fn bounds() -> impl Strategy<Value = Declared> {
     let vectors = || {
-        (0u64..1 << 20, amounts(), 0u64..3)
-            .prop_map(|(cpu, memory, gpus)| ResourceVector::new(CpuMillis(cpu), Bytes(memory)).with_named("gpu", gpus))
+        (0u64..1 << 20, amounts(), 0u64..1 << 40, 0u64..3).prop_map(|(cpu, memory, scratch, gpus)| {
+            ResourceVector::new(CpuMillis(cpu), Bytes(memory)).with_scratch(Bytes(scratch)).with_named("gpu", gpus)
+        })
     };
     (vectors(), vectors(), vectors(), durations()).prop_map(|(reserved, minimum, mut maximum, duration)| {
         // A minimum below the maximum, where there is one.
-        for (least, most) in [(minimum.cpu.0, &mut maximum.cpu.0), (minimum.memory.0, &mut maximum.memory.0)] {
+        for (least, most) in [
+            (minimum.cpu.0, &mut maximum.cpu.0),
+            (minimum.memory.0, &mut maximum.memory.0),
+            (minimum.scratch.0, &mut maximum.scratch.0),
+        ] {
             if *most > 0 {
                 *most = least.max(*most);
             }
@@ -81,6 +86,7 @@ proptest! {
             let vector = &forecast.reservation.vector;
             prop_assert!(declared.minimum.fits_in(vector));
             prop_assert_eq!(&declared.clamp(vector), vector);
+            prop_assert_eq!(vector.scratch, declared.clamp(&declared.reservation.vector).scratch, "as declared");
 
             prop_assert_eq!(forecast.ladder[0], vector.memory);
             prop_assert!(forecast.ladder.is_sorted_by(|a, b| a < b));

@@ -1,9 +1,11 @@
 //! What a history teaches.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use forecastle_forecast::{
-    Declared, Ending, Expert, Features, Forecast, Forecaster, Learner, Observation, ProfileForecaster, Source,
+    Declared, DeclaredForecaster, Ending, Expert, FallbackForecaster, Features, Forecast, Forecaster, Learner,
+    Observation, ProfileForecaster, Source,
 };
 use forecastle_resources::{Bytes, BytesPerSecond, CpuMillis, Reservation, ResourceVector};
 
@@ -191,6 +193,30 @@ fn cpu_io_and_duration_follow_what_was_measured() {
     assert_eq!(forecast.need_at(0.5).unwrap().duration, Duration::from_secs(5));
     let silent = profile.forecast(&features(1000), &declared(Bytes::gib(1)));
     assert_eq!(silent.reservation.vector.io, BytesPerSecond::ZERO, "nobody declared any");
+}
+
+#[test]
+fn scratch_disk_and_named_resources_stay_as_declared_whatever_is_learnt() {
+    let profile = Arc::new(ProfileForecaster::default());
+    let chain = FallbackForecaster::new(vec![Arc::clone(&profile) as Arc<dyn Expert>], DeclaredForecaster::default());
+    let mut declared = declared(Bytes::gib(1));
+    let vector = &mut declared.reservation.vector;
+    *vector = vector.clone().with_scratch(Bytes::gib(20)).with_named("gpu", 1);
+    let keeps = |source: Source| {
+        let forecast = chain.forecast(&features(1000), &declared);
+        assert_eq!(forecast.source, source);
+        let after_a_kill = forecast.reservation_after(1, Bytes::gib(2), &declared).unwrap();
+        for vector in [&forecast.reservation.vector, &after_a_kill.vector] {
+            assert_eq!((vector.scratch, vector.named["gpu"]), (Bytes::gib(20), 1), "{source:?}");
+        }
+    };
+    keeps(Source::Declared);
+    profile.observe(&killed(1000, Bytes::gib(1)));
+    keeps(Source::Profile);
+    for _ in 0..30 {
+        profile.observe(&success(1000, Bytes::mib(50)));
+    }
+    keeps(Source::Profile);
 }
 
 #[test]
