@@ -112,6 +112,7 @@ struct Shared {
     memory: AtomicU64,
     cpu: AtomicU64,
     io: AtomicU64,
+    scratch: AtomicU64,
 }
 
 impl UsageNow {
@@ -124,6 +125,11 @@ impl UsageNow {
     pub fn set_rates(&self, cpu: CpuMillis, io: BytesPerSecond) {
         self.0.cpu.store(cpu.0, Ordering::Relaxed);
         self.0.io.store(io.0, Ordering::Relaxed);
+    }
+
+    /// Says how much it has on scratch disk.
+    pub fn set_scratch(&self, scratch: Bytes) {
+        self.0.scratch.store(scratch.0, Ordering::Relaxed);
     }
 
     /// Memory.
@@ -139,5 +145,10 @@ impl UsageNow {
     /// Bytes read and written per second.
     pub fn io(&self) -> BytesPerSecond {
         BytesPerSecond(self.0.io.load(Ordering::Relaxed))
+    }
+
+    /// What it has on scratch disk; zero of a run that reserved none.
+    pub fn scratch(&self) -> Bytes {
+        Bytes(self.0.scratch.load(Ordering::Relaxed))
     }
 }

@@ -58,8 +58,8 @@ struct Arguments {
     /// The fleet whose shards it takes: 1 to 64 of a-z, 0-9 and -.
     #[arg(long)]
     fleet: Option<String>,
-    /// What shards may reserve here: `cpu=1,memory=1GiB,io=100MiB/s,gpu=1`. CPU and memory that are not named are what
-    /// the machine, or this process's own cgroup, has.
+    /// What shards may reserve here: `cpu=1,memory=1GiB,io=100MiB/s,scratch=10GiB,gpu=1`. CPU, memory and scratch that
+    /// are not named are what the machine, or this process's own cgroup, has.
     #[arg(long, value_name = "RESOURCE=AMOUNT,…")]
     capacity: Option<CapacityArgument>,
     /// The catalogue of units, the same that the frontend reads.

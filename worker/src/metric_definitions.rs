@@ -22,7 +22,8 @@ pub const RUNS: &str = "forecastle_worker_runs_total";
 pub const RUN_SECONDS: &str = "forecastle_worker_run_seconds";
 /// Runs claimed or running now.
 pub const RUNS_LIVE: &str = "forecastle_worker_runs_live";
-/// All there is, by `resource` (cpu in thousandths of a core, memory in bytes, io in bytes per second).
+/// All there is, by `resource` (cpu in thousandths of a core, memory and scratch in bytes, io in bytes per
+/// second).
 pub const CAPACITY: &str = "forecastle_worker_capacity";
 /// What leases hold, by `resource`.
 pub const RESERVED: &str = "forecastle_worker_reserved";

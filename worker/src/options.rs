@@ -30,7 +30,8 @@ pub struct WorkerOptions {
     /// The catalogue of units.
     pub catalogue: CatalogueOptions,
     /// What shards may reserve here, all together. CPU and memory that are zero are what the machine (or this
-    /// process's own cgroup) has; without `io`, shards that reserve some do not run here.
+    /// process's own cgroup) has, and scratch that is zero is what is free at the start on the disk of `scratch.root`;
+    /// without `io`, shards that reserve some do not run here.
     pub capacity: ResourceVector,
     /// Parts of it for each priority.
     pub shares: SharesOptions,
@@ -204,7 +205,7 @@ impl Default for StoreOptions {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScratchOptions {
-    /// A folder on a local disk. Workers may share it.
+    /// A folder on a local disk. Workers may share it; then say in `capacity.scratch` how much of the disk each has.
     pub root: PathBuf,
 }
 

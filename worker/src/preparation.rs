@@ -8,7 +8,7 @@ use std::time::Duration;
 use forecastle_admission::Pool;
 use forecastle_catalogue::Catalogue;
 use forecastle_protos::names;
-use forecastle_resources::ResourceVector;
+use forecastle_resources::{Bytes, ResourceVector};
 
 use crate::enforcement::EnforcementOptions;
 use crate::options::WorkerOptions;
@@ -38,8 +38,13 @@ pub struct Preparation {
 }
 
 impl Preparation {
-    /// Checks `options`; `detected` is what the machine has, or why that is unknown.
-    pub fn new(options: &WorkerOptions, detected: Result<ResourceVector, String>) -> Result<Self, WrongOptions> {
+    /// Checks `options`; `detected` is what the machine has of CPU and memory, and `scratch` what is free on the disk of
+    /// the scratch folder, or why that is unknown.
+    pub fn new(
+        options: &WorkerOptions,
+        detected: Result<ResourceVector, String>,
+        scratch: Result<Bytes, String>,
+    ) -> Result<Self, WrongOptions> {
         let mut problems = Vec::new();
         if options.name.is_empty() || options.name.len() > 64 {
             problems.push("name: it has 1 to 64 characters".to_owned());
@@ -63,7 +68,14 @@ impl Preparation {
         }
         let catalogue = Catalogue::load(&options.catalogue.path)
             .map_err(|errors| problems.push(format!("catalogue {}: {errors}", options.catalogue.path.display())));
-        let capacity = capacity(options, detected, &mut problems);
+        let mut capacity = capacity(options, detected, &mut problems);
+        if capacity.scratch == Bytes::ZERO {
+            // A full disk is no mistake: shards that reserve none of it run all the same.
+            match scratch {
+                Ok(free) => capacity.scratch = free,
+                Err(error) => problems.push(format!("capacity.scratch: it cannot be found out, so set it: {error}")),
+            }
+        }
         let pool = Pool::new(capacity.clone(), options.shares.shares(), options.shares.lending_horizon.0)
             // Without a capacity no share fits, which is no news.
             .map_err(|error| {
@@ -154,7 +166,7 @@ mod tests {
     use super::*;
     use forecastle_broker::rabbitmq;
     use forecastle_catalogue::HumanDuration;
-    use forecastle_resources::{Bytes, CpuMillis};
+    use forecastle_resources::CpuMillis;
 
     const CATALOGUE: &str = "version = 1\n[units.nothing]\ncommand = [\"/bin/true\"]\n";
 
@@ -172,19 +184,40 @@ mod tests {
         ResourceVector::new(CpuMillis::cores(4), Bytes::gib(8))
     }
 
+    const FREE: Result<Bytes, String> = Ok(Bytes::gib(100));
+
     #[test]
     fn what_is_not_configured_of_the_capacity_is_what_the_machine_has() {
         let folder = tempfile::tempdir().unwrap();
         let mut options = sound(folder.path());
-        assert_eq!(Preparation::new(&options, Ok(machine())).unwrap().capacity, machine());
+        let with_disk = |vector: ResourceVector| vector.with_scratch(Bytes::gib(100));
+        assert_eq!(Preparation::new(&options, Ok(machine()), FREE).unwrap().capacity, with_disk(machine()));
         options.capacity.memory = Bytes::gib(1);
-        let capacity = Preparation::new(&options, Ok(machine())).unwrap().capacity;
-        assert_eq!(capacity, ResourceVector::new(CpuMillis::cores(4), Bytes::gib(1)));
+        let capacity = Preparation::new(&options, Ok(machine()), FREE).unwrap().capacity;
+        assert_eq!(capacity, with_disk(ResourceVector::new(CpuMillis::cores(4), Bytes::gib(1))));
         options.capacity.cpu = CpuMillis(500);
-        let capacity = Preparation::new(&options, Err("nobody knows".to_owned())).unwrap().capacity;
-        assert_eq!(capacity, ResourceVector::new(CpuMillis(500), Bytes::gib(1)));
-        let unknown = Preparation::new(&sound(folder.path()), Err("nobody knows".to_owned())).unwrap_err();
+        let capacity = Preparation::new(&options, Err("nobody knows".to_owned()), FREE).unwrap().capacity;
+        assert_eq!(capacity, with_disk(ResourceVector::new(CpuMillis(500), Bytes::gib(1))));
+        let unknown = Preparation::new(&sound(folder.path()), Err("nobody knows".to_owned()), FREE).unwrap_err();
         assert!(unknown.to_string().contains("nobody knows"), "{unknown}");
+    }
+
+    #[test]
+    fn scratch_is_what_is_configured_or_what_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = sound(folder.path());
+        let scratch = |options: &WorkerOptions, free| {
+            Preparation::new(options, Ok(machine()), free).map(|preparation| preparation.capacity.scratch)
+        };
+        assert_eq!(scratch(&options, FREE), Ok(Bytes::gib(100)));
+        assert_eq!(scratch(&options, Ok(Bytes::ZERO)), Ok(Bytes::ZERO), "a full disk");
+        let WrongOptions(problems) = scratch(&options, Err("no such disk".to_owned())).unwrap_err();
+        assert_eq!(problems, ["capacity.scratch: it cannot be found out, so set it: no such disk"]);
+        options.shares.urgent.guaranteed.scratch = Bytes::gib(101);
+        let WrongOptions(problems) = scratch(&options, FREE).unwrap_err();
+        assert_eq!(problems, ["shares: the guaranteed shares of scratch are together more than the capacity"]);
+        options.capacity.scratch = Bytes::gib(200);
+        assert_eq!(scratch(&options, Err("no such disk".to_owned())), Ok(Bytes::gib(200)));
     }
 
     #[test]
@@ -205,7 +238,7 @@ mod tests {
         options.store.root = options.catalogue.path.join("below-a-file");
         options.shares.urgent.guaranteed = ResourceVector::new(CpuMillis::cores(100), Bytes::ZERO);
         options.catalogue.path = folder.path().join("other.toml");
-        let WrongOptions(problems) = Preparation::new(&options, Ok(machine())).unwrap_err();
+        let WrongOptions(problems) = Preparation::new(&options, Ok(machine()), FREE).unwrap_err();
         for named in [
             "name:",
             "fleet:",

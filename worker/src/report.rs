@@ -129,7 +129,8 @@ async fn drain_changed(snapshots: &mut watch::Receiver<Snapshot>, was_draining: 
     !was_draining
 }
 
-const RESOURCES: [(Resource, &str); 3] = [(Resource::Cpu, "cpu"), (Resource::Memory, "memory"), (Resource::Io, "io")];
+const RESOURCES: [(Resource, &str); 4] =
+    [(Resource::Cpu, "cpu"), (Resource::Memory, "memory"), (Resource::Io, "io"), (Resource::Scratch, "scratch")];
 
 fn report(of: &Description, snapshot: &Snapshot, load: LiveLoad, sequence: u64, leaving: bool) -> v1::LoadReport {
     gauge!(RUNS_LIVE).set(snapshot.runs.len() as f64);
@@ -196,6 +197,7 @@ fn lease(run: &RunSnapshot) -> v1::LeaseReport {
         size_class: headers.class.to_string(),
         cpu_millis_now: u32::try_from(usage.cpu().0).unwrap_or(u32::MAX),
         io_bytes_per_second_now: usage.io().0,
+        scratch_bytes_now: usage.scratch().0,
     }
 }
 
@@ -265,6 +267,7 @@ mod tests {
         };
         run.usage.set_memory(Bytes(77));
         run.usage.set_rates(CpuMillis(650), forecastle_resources::BytesPerSecond(4096));
+        run.usage.set_scratch(Bytes(88));
         let share = ShareSnapshot {
             priority: Priority::Batch,
             guaranteed: ResourceVector::ZERO,
@@ -281,6 +284,7 @@ mod tests {
         assert_eq!(third.leases, [lease(&run)]);
         let told = &third.leases[0];
         assert_eq!((told.memory_bytes_now, told.cpu_millis_now, told.io_bytes_per_second_now), (77, 650, 4096));
+        assert_eq!(told.scratch_bytes_now, 88);
         assert_eq!((&*told.tenant, &*told.request_type, &*told.priority), ("tests", "archive", "standard"));
         let batch = &third.shares[1];
         assert_eq!((&*batch.priority, &batch.maximum), ("batch", &Some((&capacity).into())));

@@ -135,7 +135,9 @@ impl WorkerBuilder {
     fn prepare(&self) -> anyhow::Result<Preparation> {
         let taken: Vec<_> = self.taken.iter().map(ToString::to_string).collect();
         anyhow::ensure!(taken.is_empty(), "{}", taken.join("; "));
-        Ok(Preparation::new(&self.options, capacity::detect().map_err(|error| error.to_string()))?)
+        let detected = capacity::detect().map_err(|error| error.to_string());
+        let scratch = capacity::scratch_now(&self.options.scratch.root).map_err(|error| error.to_string());
+        Ok(Preparation::new(&self.options, detected, scratch)?)
     }
 }
 

@@ -52,6 +52,8 @@ fn options(catalogue: &Path, folder: &Path) -> WorkerOptions {
     catalogue.clone_into(&mut options.catalogue.path);
     options.store.root = folder.join("store");
     options.scratch.root = folder.join("scratch");
+    // Not what this machine's disk happens to have.
+    options.capacity.scratch = Bytes::gib(100);
     options.claiming.reference_worker = ReferenceWorker(CAPACITY);
     options.drain.grace.0 = Duration::from_secs(3);
     options.drain.flush.0 = Duration::from_secs(10);

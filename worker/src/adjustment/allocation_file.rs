@@ -13,6 +13,7 @@ struct Content {
     cpu_millis: u64,
     memory_bytes: u64,
     io_bytes_per_second: u64,
+    scratch_bytes: u64,
     threads: u64,
 }
 
@@ -39,6 +40,7 @@ impl AllocationFile {
             cpu_millis: vector.cpu.get(),
             memory_bytes: vector.memory.get(),
             io_bytes_per_second: vector.io.get(),
+            scratch_bytes: vector.scratch.get(),
             threads: threads(vector),
         };
         let mut next = self.path.clone().into_os_string();
@@ -66,7 +68,7 @@ mod tests {
             file.write(&ResourceVector::new(CpuMillis(cpu), Bytes(memory))).unwrap();
         }
         let text = std::fs::read_to_string(file.path()).unwrap();
-        assert_eq!(text, r#"{"cpuMillis":1500,"memoryBytes":9,"ioBytesPerSecond":0,"threads":2}"#);
+        assert_eq!(text, r#"{"cpuMillis":1500,"memoryBytes":9,"ioBytesPerSecond":0,"scratchBytes":0,"threads":2}"#);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

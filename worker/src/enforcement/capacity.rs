@@ -33,6 +33,18 @@ pub fn detect() -> Result<ResourceVector, EnforcementError> {
     Ok(capacity(Readings { cores: affinity.count().into(), cpu_quota: cpu_quota(&own)?, memory: memory_now()? }))
 }
 
+/// Scratch disk that runs can be given below `root`: what is free for this user on the file system of that folder, or of
+/// the nearest one above it that exists.
+pub fn scratch_now(root: &Path) -> Result<Bytes, EnforcementError> {
+    let there = root.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new(""));
+    // Above a relative path there is the working folder.
+    let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+    let found =
+        rustix::fs::statvfs(there).map_err(|error| EnforcementError::control("ask for the space on", there, error))?;
+    // Whole mebibytes, as of memory.
+    Ok(Bytes::mib(found.f_bavail.saturating_mul(found.f_frsize) >> 20))
+}
+
 /// Memory that could be had now without swapping: the machine's, or what this process's cgroup still allows.
 pub fn memory_now() -> Result<Bytes, EnforcementError> {
     let meminfo = PathBuf::from("/proc/meminfo");
@@ -131,6 +143,17 @@ mod tests {
         assert_eq!(quota_v2("1 0"), None);
         assert_eq!(memory_available("MemTotal: 9 kB\nMemAvailable:  1024 kB\n"), Some(Bytes::mib(1)));
         assert_eq!(memory_available(""), None);
+    }
+
+    #[test]
+    fn scratch_is_what_is_free_where_its_folder_will_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let free = scratch_now(folder.path()).unwrap();
+        assert!(free >= Bytes::mib(1), "{free}");
+        // Others write meanwhile, but not a tenth of the disk.
+        let below = scratch_now(&folder.path().join("to/be/made")).unwrap();
+        assert!(below >= free.scale(0.9) && below <= free.scale(1.1), "{below}, and {free} above it");
+        assert!(scratch_now(Path::new("nowhere/yet")).unwrap() >= Bytes::mib(1));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::runner::options::RunnerOptions;
 use crate::runner::output_store::{RunFolder, StoreError};
 use crate::runner::run_spec::RunSpec;
 use crate::runner::scratch::Scratch;
+use crate::runner::scratch_meter::ScratchMeter;
 use crate::runner::stop_cause::StopWatch;
 use crate::runner::verdict::{Evidence, Verdict, judge};
 
@@ -70,12 +71,15 @@ impl CommandRun<'_> {
             Err(error) => return CommandEnd::before(format!("the limits of this run cannot be set: {error}")),
         };
         let out_of_memory = CancellationToken::new();
-        let watch = StopWatch::start(self.spec.stop.clone(), self.spec.limit, out_of_memory.clone());
+        let on_disk = ScratchMeter::start(self.scratch.work(), self.spec.reservation.scratch, self.spec.usage.clone());
+        let (stop, limit) = (self.spec.stop.clone(), self.spec.limit);
+        let watch = StopWatch::start(stop, limit, out_of_memory.clone(), on_disk.overuse());
         let meter =
             Meter::start(Arc::clone(&cage), self.spec.usage.clone(), out_of_memory, self.follower(Arc::clone(&cage)));
         let mut logs = self.logs();
         let mut children = ChildUsage::default();
         let verdict = self.invocations(&cage, &watch, &mut logs, &mut children).await;
+        drop(on_disk);
         let mut log_tail = String::new();
         for log in [&mut logs.stdout, &mut logs.stderr].into_iter().flatten() {
             log.close().await;

@@ -59,6 +59,7 @@ pub fn environment(spec: &RunSpec, command: &Command, paths: &Paths<'_>) -> BTre
         ("FORECASTLE_CPU_MILLIS", reservation.cpu.get().to_string()),
         ("FORECASTLE_MEMORY_BYTES", reservation.memory.get().to_string()),
         ("FORECASTLE_IO_BYTES_PER_SECOND", reservation.io.get().to_string()),
+        ("FORECASTLE_SCRATCH_BYTES", reservation.scratch.get().to_string()),
         ("FORECASTLE_DURATION_MS", milliseconds(spec.expected).to_string()),
         ("FORECASTLE_ALLOCATION_FILE", text(paths.allocation)),
         ("FORECASTLE_OUTPUT", text(paths.output)),

@@ -17,13 +17,13 @@ use crate::execution::UsageNow;
 use crate::runner::recent_rate::RecentRate;
 
 /// Between the first samples, so that short runs are seen too.
-const FIRST_INTERVAL: Duration = Duration::from_millis(5);
+pub(crate) const FIRST_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Between samples of a run that lasts. Reading them takes well under a millisecond.
-const LAST_INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const LAST_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Each interval is longer than the one before by this factor.
-const GROWTH: f64 = 1.25;
+pub(crate) const GROWTH: f64 = 1.25;
 
 /// Samples a cage in the background, until it is finished or dropped.
 #[derive(Debug)]

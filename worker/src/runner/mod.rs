@@ -11,7 +11,7 @@
 //! - [`command_run`]: a command, once or once for each item; [`invocation`]: one of its processes;
 //!   [`environment`]: what that is told; [`bounded_log`]: what it says; [`verdict`]: what its end means.
 //! - [`task_run`]: a typed task in this process.
-//! - [`meter`]: what a run uses; [`stop_cause`]: why it ends early.
+//! - [`meter`]: what a run uses; [`scratch_meter`]: what it has on scratch disk; [`stop_cause`]: why it ends early.
 //!
 //! # What always holds
 //!
@@ -34,6 +34,7 @@ pub mod run_spec;
 #[expect(clippy::module_inception, reason = "the runner is the module's main type, and files are named by types")]
 pub mod runner;
 pub mod scratch;
+pub mod scratch_meter;
 pub mod stop_cause;
 pub mod task_run;
 pub mod upstream;

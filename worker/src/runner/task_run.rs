@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::adjustment::{Bounds, Follower};
 use crate::runner::meter::milliseconds;
 use crate::runner::run_spec::RunSpec;
+use crate::runner::scratch_meter::ScratchMeter;
 use crate::runner::stop_cause::{StopCause, StopWatch};
 use crate::runner::verdict::Verdict;
 
@@ -44,7 +45,8 @@ pub(crate) async fn run(
     farewell: Duration,
 ) -> TaskEnd {
     let started = Instant::now();
-    let watch = StopWatch::start(spec.stop.clone(), spec.limit, CancellationToken::new());
+    let on_disk = ScratchMeter::start(&parts.scratch, spec.reservation.scratch, spec.usage.clone());
+    let watch = StopWatch::start(spec.stop.clone(), spec.limit, CancellationToken::new(), on_disk.overuse());
     let (cpu, cancellation) = (parts.cpu.clone(), parts.cancellation.clone());
     let bounds = Bounds::of(&spec.unit, Bytes::ZERO, false);
     let _following = Follower::new(&spec.allocation, bounds, None, None)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forecastle_protos::v1::Outcome;
+use forecastle_protos::v1::{self, Outcome};
 use forecastle_resources::{Bytes, CpuMillis, Priority, ResourceVector, SizeClass};
 
 use crate::frontend_side::{FrontendSide, RunningWorker, Spec};
@@ -36,6 +36,42 @@ async fn many_shards_of_all_sizes_never_reserve_more_than_there_is() {
     let (most, capacity) = (executor.most(), ResourceVector::new(CpuMillis(1000), Bytes::gib(1)));
     assert!(most.fits_in(&capacity), "{most}");
     assert!(most.cpu > CpuMillis(800) || most.memory > Bytes::mib(800), "it was full at some time: {most}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_whose_scratch_is_together_more_than_there_is_do_not_run_at_once() {
+    let mut side = FrontendSide::new().await;
+    let executor = Scripted::new();
+    let worker =
+        RunningWorker::start_with(&side, executor.clone(), |options| options.capacity.scratch = Bytes::gib(10)).await;
+    let spec = Spec { scratch: Bytes::gib(6), ..Spec::new("minute", 100, 60) };
+    let first = side.publish(&spec).await;
+    side.claim().await;
+    let report = side.report_where(|report| report.leases.len() == 1).await;
+    let scratch = |vector: Option<v1::ResourceVector>| Bytes(vector.unwrap().scratch_bytes);
+    assert_eq!((scratch(report.capacity), scratch(report.free)), (Bytes::gib(10), Bytes::gib(4)));
+    let small = side.publish(&Spec { scratch: Bytes::gib(4), ..Spec::new("second", 100, 1) }).await;
+    assert_eq!(side.outcome_of(small).await, Outcome::Succeeded, "there is room for it beside the first");
+    let second = side.publish(&spec).await;
+    assert_eq!(side.outcome_of(first).await, Outcome::Succeeded);
+    assert_eq!(side.outcome_of(second).await, Outcome::Succeeded);
+    let (_, first_started) = executor.starts()[0];
+    let (last, last_started) = executor.starts()[2];
+    assert_eq!(last, second);
+    assert!(last_started - first_started >= Duration::from_mins(1), "one after the other");
+    assert_eq!(executor.most().scratch, Bytes::gib(10));
+    worker.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_word_of_it_the_capacity_has_the_scratch_that_is_free() {
+    let mut side = FrontendSide::new().await;
+    let worker = RunningWorker::start(&side, Scripted::new()).await;
+    let capacity = side.report().await.capacity.unwrap();
+    assert!(capacity.scratch_bytes > 0, "{capacity:?}");
+    let shard = side.publish(&Spec { scratch: Bytes::mib(1), ..Spec::new("second", 100, 1) }).await;
+    assert_eq!(side.outcome_of(shard).await, Outcome::Succeeded);
+    worker.end().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,6 +26,7 @@ pub(crate) struct Spec {
     pub(crate) unit: &'static str,
     pub(crate) cpu: u64,
     pub(crate) memory: Bytes,
+    pub(crate) scratch: Bytes,
     pub(crate) predicted: Duration,
     pub(crate) priority: Priority,
     pub(crate) class: SizeClass,
@@ -39,6 +40,7 @@ impl Spec {
             unit,
             cpu,
             memory: Bytes::mib(16),
+            scratch: Bytes::ZERO,
             predicted: Duration::from_secs(predicted_seconds),
             priority: Priority::Standard,
             class: SizeClass::S,
@@ -105,7 +107,7 @@ impl FrontendSide {
 
     pub(crate) async fn publish_as(&mut self, spec: &Spec, shard: ShardId, attempt: u32) {
         self.published += 1;
-        let vector = ResourceVector::new(CpuMillis(spec.cpu), spec.memory);
+        let vector = ResourceVector::new(CpuMillis(spec.cpu), spec.memory).with_scratch(spec.scratch);
         let headers = ShardHeaders {
             ledger: self.ledger,
             shard,

@@ -20,6 +20,7 @@ mod limits;
 mod program;
 mod reference;
 mod running;
+mod scratch_limits;
 mod scripted;
 mod typed_tasks;
 mod version_2;

@@ -109,6 +109,7 @@ async fn a_command_is_told_what_it_has_and_nothing_of_the_workers_environment() 
         "FORECASTLE_UNIT=u".to_owned(),
         "FORECASTLE_TENANT=tests".to_owned(),
         "FORECASTLE_IO_BYTES_PER_SECOND=0".to_owned(),
+        "FORECASTLE_SCRATCH_BYTES=0".to_owned(),
         "FORECASTLE_DURATION_MS=1000".to_owned(),
         "FORECASTLE_TIME_LIMIT_MS=60000".to_owned(),
         "FORECASTLE_DEADLINE_UNIX_MS=1800000000000".to_owned(),
