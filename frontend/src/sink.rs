@@ -186,6 +186,7 @@ fn row(recorded: &RecordedEvent) -> Option<RunRow> {
         reserved_cpu_millis: vector.cpu_millis.into(),
         reserved_memory_bytes: vector.memory_bytes,
         reserved_io_bytes_per_second: vector.io_bytes_per_second,
+        reserved_scratch_bytes: vector.scratch_bytes,
         reserved_duration_ms: reservation.duration_ms,
         used_memory_bytes: usage.memory_bytes,
         used_cpu_ms: usage.cpu_ms,

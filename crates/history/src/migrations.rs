@@ -32,6 +32,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "views", sql: include_str!("migrations/0004_views.sql") },
     Migration { version: 5, name: "adjustments", sql: include_str!("migrations/0005_adjustments.sql") },
     Migration { version: 6, name: "shard_decisions", sql: include_str!("migrations/0006_shard_decisions.sql") },
+    Migration { version: 7, name: "scratch", sql: include_str!("migrations/0007_scratch.sql") },
 ];
 
 /// What migrating did.

@@ -49,6 +49,8 @@ pub struct RunRow {
     pub reserved_memory_bytes: u64,
     /// Reserved I/O rate.
     pub reserved_io_bytes_per_second: u64,
+    /// Reserved scratch disk.
+    pub reserved_scratch_bytes: u64,
     /// Predicted duration.
     pub reserved_duration_ms: u64,
     /// Largest memory used.

@@ -24,6 +24,7 @@ pub(crate) fn run(request_id: Uuid, index: u32) -> RunRow {
         reserved_cpu_millis: 2000,
         reserved_memory_bytes: 2_000_000_000,
         reserved_io_bytes_per_second: 1_000_000,
+        reserved_scratch_bytes: 3_000_000_000,
         reserved_duration_ms: 12_000,
         used_memory_bytes: 1_000_000_000,
         used_cpu_ms: 10_000,
