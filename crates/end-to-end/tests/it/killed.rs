@@ -231,9 +231,12 @@ async fn a_worker_that_is_asked_to_drain_loses_nothing() {
 fn files_ending(folder: &std::path::Path, ending: &str) -> usize {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     entries
-        .map(|path| match path.is_dir() {
-            true => files_ending(&path, ending),
-            false => usize::from(path.to_string_lossy().ends_with(ending)),
+        .map(|path| {
+            if path.is_dir() {
+                files_ending(&path, ending)
+            } else {
+                usize::from(path.to_string_lossy().ends_with(ending))
+            }
         })
         .sum()
 }
