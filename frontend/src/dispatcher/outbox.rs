@@ -1,7 +1,9 @@
 //! The outbox: publishes what the ledger ordered until the broker has it, and marks that in the ledger.
 //!
 //! The attempt is durable in the ledger before it comes here, and in the broker once it is confirmed. A mark that is
-//! lost means only that the message is published again after a restart, and the ledger knows the attempt twice.
+//! lost with a crash means only that the message is published again after the restart, and the ledger knows the attempt
+//! twice. While this life lasts a mark is kept until the ledger has it: without one the sweeper takes the attempt for one
+//! that is still to be published, and does not miss its message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use forecastle_protos::names;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash_points;
@@ -42,7 +45,8 @@ const DELIVERING: usize = 512;
 /// The most marks in one commit.
 const MARKS: usize = 512;
 
-/// The pause before what the broker did not take is published again.
+/// The pause before what the broker or the ledger did not take is tried again, and the longest that a mark waits for
+/// others.
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl Outbox {
@@ -55,21 +59,32 @@ impl Outbox {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut delivering = FuturesUnordered::new();
         let mut marks: Vec<(ShardId, u32)> = Vec::new();
+        let mut due = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                Some(mark) = delivering.next() => marks.extend(mark),
+                Some(mark) = delivering.next() => {
+                    if marks.is_empty() {
+                        due = Instant::now() + PAUSE;
+                    }
+                    marks.extend(mark);
+                }
+                () = tokio::time::sleep_until(due), if !marks.is_empty() => {}
                 next = self.outgoing.recv(), if delivering.len() < DELIVERING => match next {
                     Some(outgoing) => delivering.push(deliver(Arc::clone(&self.publisher), outgoing)),
                     None => return,
                 },
             }
-            // Marks are written once nothing is being delivered, or there are many of them.
-            if marks.len() >= MARKS || (!marks.is_empty() && delivering.is_empty()) {
-                let batch = std::mem::take(&mut marks);
-                if let Err(error) = self.ledger.confirm(batch).await {
-                    tracing::warn!(%error, "confirmed attempts were not marked; they may be published again");
+            // Marks are written once nothing is being delivered, there are many of them, or they have waited.
+            let wait = marks.len() < MARKS && !delivering.is_empty() && Instant::now() < due;
+            if !marks.is_empty() && !wait {
+                match self.ledger.confirm(marks.clone()).await {
+                    Ok(()) => marks.clear(),
+                    Err(error) => {
+                        tracing::warn!(%error, marks = marks.len(), "confirmed attempts are not marked yet");
+                        due = Instant::now() + PAUSE;
+                    }
                 }
             }
         }
