@@ -212,7 +212,7 @@ impl Claimer {
                         let Ok(message) = self.mailbox.try_recv() else { break };
                         self.hear(message);
                     }
-                    self.acknowledge();
+                    self.acknowledge().await;
                 }
                 () = self.leases.freed() => {}
                 Some(ended) = self.tasks.join_next() => ended.context("a run failed in the claimer's own code")?,
@@ -293,11 +293,12 @@ impl Claimer {
         }
     }
 
-    /// Acknowledges what is done of deep windows, as much as possible at once.
-    fn acknowledge(&mut self) {
-        let done: Vec<_> = self.deep.values_mut().filter_map(PrefixAcks::settle).collect();
-        for (delivery, settlement) in done {
-            self.settle(delivery, settlement);
+    /// Acknowledges what is done of deep windows, as much as possible at once. Not as a chore: an acknowledgement of what
+    /// a later one has taken along costs the channel, so they go out in their order. Nobody waits for the broker here.
+    async fn acknowledge(&mut self) {
+        for (delivery, settlement) in self.deep.values_mut().filter_map(PrefixAcks::settle) {
+            // If its channel is gone it is offered again.
+            delivery.settle(settlement).await;
         }
     }
 

@@ -284,7 +284,7 @@ impl World {
         match ended {
             None => self.weather.count(Fault::KilledAtStep(Role::Frontend)),
             // Its supervisor begins the next life.
-            Some(error) => tracing::info!(error = format!("{error:#}"), "the frontend ended by itself"),
+            Some(error) => self.ended_by_itself("the frontend", &error),
         }
         self.end_frontend();
     }
@@ -300,14 +300,19 @@ impl World {
         match ended {
             None => self.weather.count(Fault::KilledAtStep(Role::Worker)),
             Some(Ok(())) => tracing::info!(place, "a worker has left"),
-            Some(Err(error)) => {
-                tracing::info!(place, error = format!("{error:#}"), "a worker ended by itself");
-                if error.is::<tokio::task::JoinError>() {
-                    self.violations.push(format!("a worker panicked: {error:#}"));
-                }
-            }
+            Some(Err(error)) => self.ended_by_itself("a worker", &error),
         }
         self.end_worker(place);
+    }
+
+    /// Under faults a role may end by itself, as long as it does not panic; without, it may not.
+    fn ended_by_itself(&mut self, role: &str, error: &anyhow::Error) {
+        tracing::info!(error = format!("{error:#}"), "{role} ended by itself");
+        if error.is::<tokio::task::JoinError>() {
+            self.violations.push(format!("{role} panicked: {error:#}"));
+        } else if self.calm {
+            self.violations.push(format!("{role} ended by itself, without any fault: {error:#}"));
+        }
     }
 
     fn end_worker(&mut self, place: usize) {

@@ -12,6 +12,7 @@ mod replaying;
 mod sharing;
 mod starting;
 mod timing;
+mod tiny;
 mod top;
 
 use std::path::Path;

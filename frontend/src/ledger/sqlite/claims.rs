@@ -53,7 +53,7 @@ pub(super) fn of_no_use(connection: &Connection, runs: Vec<(RunId, ShardId)>) ->
     Ok(found)
 }
 
-/// Attempts that the broker has, that are old enough, and that nobody claimed.
+/// Attempts that the broker has and that nobody claimed, without those that were ordered lately.
 pub(super) fn unclaimed(connection: &Connection, lately: &RangeInclusive<u64>) -> Result<Vec<Unclaimed>, Error> {
     let stored: Vec<(Unclaimed, Vec<u8>)> = rows(
         connection,
