@@ -1,6 +1,5 @@
 //! Makes many runs of real systems under faults, and says which were made and which were survived.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use clap::Parser;
 use forecastle_end_to_end::faults::disaster::{self, Outcome, WORKERS};
 use forecastle_end_to_end::faults::plan::{Fault, Plan};
 use forecastle_end_to_end::stack::Stack;
+use forecastle_simulation::survival::Survival;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::Mutex;
 
@@ -36,8 +36,7 @@ const SERIES: [(&str, u16, u16); 2] = [("3", 5850, 18360), ("4", 5870, 18380)];
 
 #[derive(Default)]
 struct Sum {
-    made: BTreeMap<Fault, u64>,
-    survived: BTreeMap<Fault, u64>,
+    faults: Survival<Fault>,
     runs: usize,
     lives: usize,
     failed: Vec<u64>,
@@ -45,10 +44,7 @@ struct Sum {
 
 impl Sum {
     fn add(&mut self, number: u64, outcome: &Outcome) {
-        for (fault, count) in &outcome.faults {
-            *self.made.entry(*fault).or_default() += count;
-            *self.survived.entry(*fault).or_default() += if outcome.violations.is_empty() { *count } else { 0 };
-        }
+        self.faults.add(&outcome.faults, outcome.violations.is_empty());
         self.runs += outcome.runs;
         self.lives += outcome.lives;
         if !outcome.violations.is_empty() {
@@ -107,10 +103,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     progress.finish_and_clear();
     let sum = sum.lock().await;
-    println!("\n{:<44} {:>8} {:>8}", "fault", "injected", "survived");
-    for (fault, made) in &sum.made {
-        println!("{:<44} {made:>8} {:>8}", fault.to_string(), sum.survived.get(fault).copied().unwrap_or(0));
-    }
+    println!("\n{}", sum.faults);
     let (shards, lives) = (sum.runs, sum.lives);
     println!("\n{} runs of systems: {shards} runs of shards, {lives} lives of workers", arguments.runs);
     if sum.failed.is_empty() {

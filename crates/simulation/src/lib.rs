@@ -11,6 +11,7 @@
 //! - [`weather`]: the faults that are possible, the chance of each, and the count of those that happened.
 //! - Around the services: [`link`] to the broker, [`disk`] under the ledger, [`warehouse`] in ClickHouse's place,
 //!   [`labour`] in the place of commands. [`fuse`] ends a role at its n-th step.
+//! - [`survival`]: the faults of many seeds, and those that were survived.
 //! - [`frontend_role`], [`worker_role`], [`producer`]: those who take part.
 //!
 //! # What is random
@@ -26,6 +27,7 @@ pub mod labour;
 pub mod link;
 pub mod producer;
 pub mod scenario;
+pub mod survival;
 pub mod warehouse;
 pub mod weather;
 pub mod worker_role;

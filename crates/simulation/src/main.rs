@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use forecastle_protos::v1::RequestState;
-use forecastle_simulation::weather::Tally;
+use forecastle_simulation::survival::Survival;
+use forecastle_simulation::weather::Fault;
 use forecastle_simulation::world::{self, Outcome, Settings};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -47,8 +48,7 @@ fn default_jobs() -> usize {
 /// What all seeds came to.
 #[derive(Default)]
 struct Sum {
-    injected: Tally,
-    survived: Tally,
+    faults: Survival<Fault>,
     requests: BTreeMap<RequestState, u64>,
     shards: u64,
     runs: u64,
@@ -58,10 +58,7 @@ struct Sum {
 
 impl Sum {
     fn add(&mut self, outcome: &Outcome) {
-        for (fault, count) in &outcome.tally {
-            *self.injected.entry(*fault).or_default() += count;
-            *self.survived.entry(*fault).or_default() += if outcome.is_survived() { *count } else { 0 };
-        }
+        self.faults.add(&outcome.tally, outcome.is_survived());
         for (state, count) in &outcome.requests {
             *self.requests.entry(*state).or_default() += count;
         }
@@ -108,10 +105,7 @@ fn main() -> anyhow::Result<ExitCode> {
     });
     progress.finish_and_clear();
     let (sum, broken) = (lock(&sum), lock(&broken));
-    println!("{:<36} {:>10} {:>10}", "fault", "injected", "survived");
-    for (fault, injected) in &sum.injected {
-        println!("{:<36} {injected:>10} {:>10}", fault.to_string(), sum.survived.get(fault).copied().unwrap_or(0));
-    }
+    println!("{}", sum.faults);
     let ended: Vec<String> = sum.requests.iter().map(|(state, count)| format!("{count} {state:?}")).collect();
     let hours = sum.lasted.as_secs_f64() / 3600.0;
     println!(

@@ -15,38 +15,14 @@ pub enum Step {
     Submit(usize),
     /// Somebody cancels one.
     Cancel(usize),
-    /// A frontend begins, if there is none.
-    BeginFrontend,
-    /// It is killed.
-    KillFrontend,
-    /// It will be killed so many steps later.
-    LightFrontend(u32),
-    /// Its link is cut.
-    CutFrontend,
-    /// Its link is mended.
-    MendFrontend,
-    /// It stands still.
-    PauseFrontend,
-    /// It goes on.
-    ResumeFrontend,
-    /// Its clock jumps by so many milliseconds.
-    JumpFrontend(i64),
-    /// A worker begins, if its place is free.
-    BeginWorker(usize),
-    /// It is killed.
-    KillWorker(usize),
-    /// It will be killed so many steps later.
-    LightWorker(usize, u32),
-    /// It is asked to leave.
+    /// Something befalls the frontend.
+    Frontend(Blow),
+    /// Something befalls a worker.
+    Worker(usize, Blow),
+    /// A worker is asked to leave.
     DrainWorker(usize),
-    /// Its link is cut.
-    CutWorker(usize),
-    /// Its link is mended.
-    MendWorker(usize),
-    /// It stands still.
-    PauseWorker(usize),
-    /// It goes on.
-    ResumeWorker(usize),
+    /// The clock of the frontend jumps by so many milliseconds.
+    JumpFrontend(i64),
     /// The clock of workers jumps by so many milliseconds.
     JumpWorkers(i64),
     /// The broker loses every connection, which come back at once.
@@ -65,6 +41,25 @@ pub enum Step {
     OpenWarehouse,
     /// No more faults.
     CalmDown,
+}
+
+/// What befalls a role. All but the first befalls nobody if the role does not live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blow {
+    /// A life begins, if there is none.
+    Begin,
+    /// It is killed.
+    Kill,
+    /// It will be killed so many steps later.
+    Light(u32),
+    /// Its link is cut.
+    Cut,
+    /// Its link is mended.
+    Mend,
+    /// It stands still.
+    Pause,
+    /// It goes on.
+    Resume,
 }
 
 /// All of it.
@@ -130,8 +125,8 @@ impl Scenario {
         let random = &mut *random;
         let workers = random.random_range(2..=4);
         let orders: Vec<Order> = (0..random.random_range(8..=14)).map(|number| order(random, number, input)).collect();
-        let mut steps = vec![(Duration::ZERO, Step::BeginFrontend)];
-        steps.extend((0..workers).map(|worker| (Duration::ZERO, Step::BeginWorker(worker))));
+        let mut steps = vec![(Duration::ZERO, Step::Frontend(Blow::Begin))];
+        steps.extend((0..workers).map(|worker| (Duration::ZERO, Step::Worker(worker, Blow::Begin))));
         let at = |random: &mut rand::rngs::StdRng| lasts.mul_f64(random.random());
         for number in 0..orders.len() {
             let submitted = at(random);
@@ -145,16 +140,19 @@ impl Scenario {
             Duration::from_millis(random.random_range(least * 1000..=most * 1000))
         };
         for _ in 0..random.random_range(0..=2) {
-            steps.push((at(random), Step::KillFrontend));
+            steps.push((at(random), Step::Frontend(Blow::Kill)));
         }
         for _ in 0..random.random_range(0..=4) {
-            steps.push((at(random), Step::LightFrontend(random.random_range(1..60))));
+            steps.push((at(random), Step::Frontend(Blow::Light(random.random_range(1..60)))));
         }
         for _ in 0..random.random_range(0..=2) {
-            steps.push((at(random), Step::KillWorker(random.random_range(0..workers))));
+            steps.push((at(random), Step::Worker(random.random_range(0..workers), Blow::Kill)));
         }
         for _ in 0..random.random_range(0..=4) {
-            steps.push((at(random), Step::LightWorker(random.random_range(0..workers), random.random_range(1..40))));
+            steps.push((
+                at(random),
+                Step::Worker(random.random_range(0..workers), Blow::Light(random.random_range(1..40))),
+            ));
         }
         for _ in 0..random.random_range(0..=2) {
             steps.push((at(random), Step::DrainWorker(random.random_range(0..workers))));
@@ -165,14 +163,14 @@ impl Scenario {
             steps.push((begins + seconds(random, least, most), end));
         };
         for _ in 0..random.random_range(0..=1) {
-            with_end(random, Step::CutFrontend, Step::MendFrontend, 1, 20);
-            with_end(random, Step::PauseFrontend, Step::ResumeFrontend, 6, 20);
+            with_end(random, Step::Frontend(Blow::Cut), Step::Frontend(Blow::Mend), 1, 20);
+            with_end(random, Step::Frontend(Blow::Pause), Step::Frontend(Blow::Resume), 6, 20);
         }
         for _ in 0..random.random_range(0..=2) {
             let worker = random.random_range(0..workers);
-            with_end(random, Step::CutWorker(worker), Step::MendWorker(worker), 1, 20);
+            with_end(random, Step::Worker(worker, Blow::Cut), Step::Worker(worker, Blow::Mend), 1, 20);
             let worker = random.random_range(0..workers);
-            with_end(random, Step::PauseWorker(worker), Step::ResumeWorker(worker), 6, 20);
+            with_end(random, Step::Worker(worker, Blow::Pause), Step::Worker(worker, Blow::Resume), 6, 20);
         }
         for _ in 0..random.random_range(0..=1) {
             with_end(random, Step::RaiseAlarm, Step::EndAlarm, 1, 15);

@@ -20,9 +20,11 @@ use tokio::time::Instant;
 use crate::audit::{self, Evidence, Findings};
 use crate::disk;
 use crate::frontend_role::{self, Counter, FrontendLife};
+use crate::fuse::Fuse;
 use crate::labour::Record;
+use crate::link::Link;
 use crate::producer::{Order, Producer, TENANT};
-use crate::scenario::{CATALOGUE, INPUTS, Scenario, Step};
+use crate::scenario::{Blow, CATALOGUE, INPUTS, Scenario, Step};
 use crate::warehouse::Tables;
 use crate::weather::{Fault, Role, Tally, Weather};
 use crate::worker_role::{self, CAPACITY, WorkerLife};
@@ -293,7 +295,7 @@ impl World {
         if let Some(life) = self.frontend.take() {
             life.kill();
         }
-        self.enter_soon(Step::BeginFrontend);
+        self.enter_soon(Step::Frontend(Blow::Begin));
     }
 
     fn worker_ended(&mut self, place: usize, ended: Option<anyhow::Result<()>>) {
@@ -319,7 +321,7 @@ impl World {
         if let Some(life) = self.places.get_mut(place).and_then(Option::take) {
             life.kill();
         }
-        self.enter_soon(Step::BeginWorker(place));
+        self.enter_soon(Step::Worker(place, Blow::Begin));
     }
 
     fn take(&mut self, step: Step) -> anyhow::Result<()> {
@@ -331,18 +333,38 @@ impl World {
                 self.submissions.spawn(async move { producer.submit(&orders, number, &mut door).await });
             }
             Step::Cancel(number) => self.cancel(number),
-            Step::BeginFrontend if self.frontend.is_none() => {
-                self.frontend = Some(FrontendLife::begin(&self.frontends, &self.door)?);
+            Step::Frontend(Blow::Begin) => {
+                if self.frontend.is_none() {
+                    self.frontend = Some(FrontendLife::begin(&self.frontends, &self.door)?);
+                }
             }
-            Step::BeginWorker(place) => {
-                let begin = || WorkerLife::begin(&self.workers);
+            Step::Worker(place, Blow::Begin) => {
                 if let Some(free @ None) = self.places.get_mut(place) {
-                    *free = Some(begin());
+                    *free = Some(WorkerLife::begin(&self.workers));
+                }
+            }
+            Step::Frontend(blow) => {
+                let reach = self.frontend.as_ref().map(|life| (life.link.clone(), Arc::clone(&life.fuse)));
+                if self.befalls(Role::Frontend, reach, blow) {
+                    self.end_frontend();
+                }
+            }
+            Step::Worker(place, blow) => {
+                let life = self.places.get(place).and_then(Option::as_ref);
+                let reach = life.map(|life| (life.link.clone(), Arc::clone(&life.fuse)));
+                if self.befalls(Role::Worker, reach, blow) {
+                    self.end_worker(place);
+                }
+            }
+            Step::DrainWorker(place) => {
+                if let Some(life) = self.places.get(place).and_then(Option::as_ref) {
+                    self.weather.count(Fault::WorkerDrained);
+                    life.shutdown.request_drain();
                 }
             }
             Step::RestartBroker => {
                 self.weather.count(Fault::BrokerRestarted);
-                let links: Vec<_> = self.links().collect();
+                let links = self.links();
                 for link in &links {
                     link.cut();
                 }
@@ -376,76 +398,35 @@ impl World {
                 forecastle_worker::clock::simulate(now.saturating_add_signed(by));
             }
             Step::CalmDown => self.calm_down(),
-            of_a_role => self.take_of_role(of_a_role),
         }
         Ok(())
     }
 
-    /// Steps that concern one role's life, if it lives.
-    fn take_of_role(&mut self, step: Step) {
-        use Step::{
-            CutFrontend, CutWorker, DrainWorker, KillFrontend, KillWorker, LightFrontend, LightWorker, MendFrontend,
-            MendWorker, PauseFrontend, PauseWorker, ResumeFrontend, ResumeWorker,
-        };
-        if let LightFrontend(_) | KillFrontend | CutFrontend | MendFrontend | PauseFrontend | ResumeFrontend = step {
-            let Some(life) = &self.frontend else { return };
-            match step {
-                LightFrontend(steps) => life.fuse.light(steps),
-                CutFrontend => {
-                    self.weather.count(Fault::LinkCut(Role::Frontend));
-                    life.link.cut();
-                }
-                MendFrontend => life.link.mend(),
-                PauseFrontend => {
-                    self.weather.count(Fault::Paused(Role::Frontend));
-                    life.link.pause();
-                }
-                ResumeFrontend => life.link.resume(),
-                _ => {
-                    self.weather.count(Fault::Killed(Role::Frontend));
-                    self.end_frontend();
-                }
+    /// Something befalls a role that is reached by its link and its fuse, if it lives. True if it is killed.
+    fn befalls(&self, role: Role, reach: Option<(Link, Arc<Fuse>)>, blow: Blow) -> bool {
+        let Some((link, fuse)) = reach else { return false };
+        match blow {
+            Blow::Begin => {}
+            Blow::Kill => self.weather.count(Fault::Killed(role)),
+            Blow::Light(steps) => fuse.light(steps),
+            Blow::Cut => {
+                self.weather.count(Fault::LinkCut(role));
+                link.cut();
             }
-            return;
+            Blow::Mend => link.mend(),
+            Blow::Pause => {
+                self.weather.count(Fault::Paused(role));
+                link.pause();
+            }
+            Blow::Resume => link.resume(),
         }
-        let (LightWorker(place, _)
-        | KillWorker(place)
-        | DrainWorker(place)
-        | CutWorker(place)
-        | MendWorker(place)
-        | PauseWorker(place)
-        | ResumeWorker(place)) = step
-        else {
-            return;
-        };
-        let Some(life) = self.places.get(place).and_then(Option::as_ref) else { return };
-        match step {
-            LightWorker(_, steps) => life.fuse.light(steps),
-            CutWorker(_) => {
-                self.weather.count(Fault::LinkCut(Role::Worker));
-                life.link.cut();
-            }
-            MendWorker(_) => life.link.mend(),
-            PauseWorker(_) => {
-                self.weather.count(Fault::Paused(Role::Worker));
-                life.link.pause();
-            }
-            ResumeWorker(_) => life.link.resume(),
-            DrainWorker(_) => {
-                self.weather.count(Fault::WorkerDrained);
-                life.shutdown.request_drain();
-            }
-            _ => {
-                self.weather.count(Fault::Killed(Role::Worker));
-                self.end_worker(place);
-            }
-        }
+        blow == Blow::Kill
     }
 
-    fn links(&self) -> impl Iterator<Item = crate::link::Link> {
+    fn links(&self) -> Vec<Link> {
         let frontend = self.frontend.iter().map(|life| life.link.clone());
         let workers = self.places.iter().flatten().map(|life| life.link.clone());
-        frontend.chain(workers).collect::<Vec<_>>().into_iter()
+        frontend.chain(workers).collect()
     }
 
     /// Somebody cancels what was submitted, once there is an API to do it at.

@@ -3,27 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+pub use forecastle_simulation::weather::Role;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
-
-/// Where a fault strikes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// The frontend.
-    Frontend,
-    /// A worker.
-    Worker,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Frontend => "frontend",
-            Self::Worker => "worker",
-        })
-    }
-}
 
 /// What can be made to go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
