@@ -23,8 +23,9 @@ test: prerequisites ## Runs every test against the real RabbitMQ (3.10 and 4.3) 
 test-faults: build ## Injects faults: 500 seeds of simulated systems, 40 runs of real ones on both RabbitMQs; needs root, loopback only
 	@infra/test-faults
 
-bench: prerequisites ## Measures, without asserting anything: fleets of 10 to 10,000 simulated workers
-	cargo run --locked -p forecastle-admission --example simulate-fleets -- 10 100 1000 10000
+bench: build ## Measures, without asserting anything: cold against warm starts, fleets of 10 to 10,000 simulated workers
+	target/debug/examples/measure-starts
+	target/debug/examples/simulate-fleets 10 100 1000 10000
 
 check: ## What is run before a change lands: format, lints, documentation, tests
 	cargo fmt --all --check

@@ -61,6 +61,11 @@ impl Control {
         true
     }
 
+    /// Tells a fleet what it is expected to start soon.
+    pub async fn expect(&self, demand: v1::Demand) {
+        self.send(Kind::Demand(demand)).await;
+    }
+
     async fn send(&self, kind: Kind) -> Option<Confirmation> {
         let message = Message {
             body: v1::ControlMessage { kind: Some(kind) }.encode_to_vec().into(),

@@ -6,6 +6,7 @@
 //! - [`ledger`]: the durable record.
 //! - [`planner`], with [`analysis`] and [`roots`]: looks at the input and records a plan.
 //! - [`dispatcher`], with [`forecasting`] and [`fleet`]: sizes what is ready and releases what the fleet can run soon.
+//! - [`demand`]: what is expected to start soon, for the workers to make ready.
 //! - [`completions`], [`returned`]: what workers and the broker answer; [`failure_policy`]: what follows a failure.
 //! - [`effects`]: what a committed change means for everyone else; [`control`], [`replies`]: workers and producers.
 //! - [`sweeper`]: what is lost, late or stuck; [`allocations`]: who holds what; [`refusals`]: what nobody could hold.
@@ -25,6 +26,7 @@ pub mod clock;
 pub mod completions;
 pub mod control;
 pub mod crash_points;
+pub mod demand;
 pub mod dispatcher;
 pub mod effects;
 pub mod failure_policy;

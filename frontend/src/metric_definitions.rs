@@ -8,6 +8,8 @@ pub const REQUESTS: &str = "forecastle_frontend_requests_total";
 pub const REQUESTS_ENDED: &str = "forecastle_frontend_requests_ended_total";
 /// Shards released, by `priority` and `class`.
 pub const SHARDS_RELEASED: &str = "forecastle_frontend_shards_released_total";
+/// Runs that are expected to start within ten seconds, by `fleet`, `type` and `unit`.
+pub const STARTS_EXPECTED: &str = "forecastle_frontend_starts_expected";
 /// Shards ready in the ledger and not released.
 pub const SHARDS_READY: &str = "forecastle_frontend_shards_ready";
 /// Shards released and not claimed.
@@ -38,6 +40,7 @@ pub fn describe() {
     describe_counter!(REQUESTS, "requests answered at ingress");
     describe_counter!(REQUESTS_ENDED, "requests that ended, by state");
     describe_counter!(SHARDS_RELEASED, "shards released to the queues");
+    describe_gauge!(STARTS_EXPECTED, "runs expected to start within ten seconds, by fleet, type and unit");
     describe_gauge!(SHARDS_READY, "shards ready in the ledger and not released");
     describe_gauge!(SHARDS_UNCLAIMED, "shards released and not claimed by a worker");
     describe_counter!(EVENTS, "completion events applied, by outcome");

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalogue_store::CatalogueStore;
 use crate::completions::Completions;
 use crate::control::Control;
+use crate::demand::Demand;
 use crate::dispatcher::Dispatcher;
 use crate::effects::Effects;
 use crate::fleet::{Fleet, FleetView};
@@ -100,11 +101,13 @@ impl Services {
         let (fleet, view) = Fleet::new(load_queue, grace * 2);
         let control = Control::new(broker.publisher(SMALL_WINDOW).await?);
         let work = ledger.open_work().await?;
+        let demand = Demand::default();
         let (mut dispatcher, handle, outbox) = Dispatcher::new(
             Arc::clone(ledger),
             Arc::clone(catalogue),
             sizing.clone(),
             view.clone(),
+            demand.clone(),
             broker.publisher(PUBLISH_WINDOW).await?,
         );
         let (infeasible_sender, infeasible) = mpsc::unbounded_channel();
@@ -136,6 +139,8 @@ impl Services {
             grace,
         };
         senders.spawn(|stop| sweeper.run(stop));
+        let (fleets, telling) = (view.clone(), control.clone());
+        senders.spawn(|stop| demand.run(fleets, telling, stop));
         let refusals = Refusals { ledger: Arc::clone(ledger), effects: effects.clone(), infeasible };
         senders.spawn(|stop| refusals.run(stop));
 

@@ -162,6 +162,7 @@ pub(crate) async fn run(
     let control = Control {
         worker,
         fleet: options.fleet.clone(),
+        capacity: preparation.capacity.clone(),
         claimer: handle.clone(),
         leases: leases.clone(),
         executor: Arc::clone(&executor),
@@ -185,7 +186,10 @@ pub(crate) async fn run(
                 })
             })
         },
-        sweeper: Service::start("sweeper", |stop| unfailing(sweeper::run(executor, stop))),
+        sweeper: {
+            let executor = Arc::clone(&executor);
+            Service::start("sweeper", |stop| unfailing(sweeper::run(executor, stop)))
+        },
         adjuster: adjuster.map(|adjuster| Service::start("adjuster", |stop| unfailing(adjuster.run(stop)))),
         events: Service::start("events", |stop| unfailing(publisher.run(stop))),
         control: {
@@ -205,6 +209,7 @@ pub(crate) async fn run(
         result = services.first_end() => result,
     };
     let left = drain(services, handle, &options, shutdown).await;
+    executor.close().await;
     broker.close().await;
     ended?;
     match left {

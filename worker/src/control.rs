@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::claimer::ClaimerHandle;
+use crate::demand;
 use crate::execution::Executor;
 use crate::leases::Leases;
 use crate::metric_definitions::CONTROLS;
@@ -26,6 +27,7 @@ use crate::sweeper;
 pub(crate) struct Control {
     pub(crate) worker: WorkerId,
     pub(crate) fleet: String,
+    pub(crate) capacity: ResourceVector,
     pub(crate) claimer: ClaimerHandle,
     pub(crate) leases: Leases,
     pub(crate) executor: Arc<dyn Executor>,
@@ -93,6 +95,13 @@ impl Control {
                 counter!(CONTROLS, "kind" => "discard-outputs").increment(1);
                 if !sweeper::discard_outputs(Arc::clone(&self.executor), &discard.shards).await {
                     unreadable("some shards or runs whose outputs matter cannot be read");
+                }
+            }
+            Some(Kind::Demand(demand)) => {
+                if demand.fleet == self.fleet {
+                    counter!(CONTROLS, "kind" => "demand").increment(1);
+                    let (expected, for_so_long) = demand::expected_here(&demand, &self.capacity);
+                    self.executor.expect(expected, for_so_long);
                 }
             }
             None => unreadable("a control message of a kind that this version does not know"),

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use forecastle_admission::preallocation::Expectation;
 use forecastle_protos::ids::{RunId, ShardId};
 use forecastle_protos::v1::{self, Outcome};
-use forecastle_resources::{Bytes, BytesPerSecond, CpuMillis};
+use forecastle_resources::{Bytes, BytesPerSecond, CpuMillis, ResourceVector};
 
 use crate::adjustment::Allocation;
 use crate::assignment::Assignment;
@@ -91,6 +92,12 @@ pub trait Executor: Send + Sync + 'static {
     /// it ended then is [`StopReason::outcome`](crate::stop::StopReason::outcome), unless it ended by itself first.
     async fn execute(&self, execution: Execution) -> Ending;
 
+    /// What is expected to start here, for so long, instead of what was expected before: it may be made ready.
+    fn expect(&self, _expected: Vec<Expected>, _for_so_long: Duration) {}
+
+    /// Ends what waits for work; there will be no more.
+    async fn close(&self) {}
+
     /// Removes what dead workers left on this machine; answers how many folders of theirs are gone. Blocks.
     fn sweep(&self) -> usize {
         0
@@ -100,6 +107,17 @@ pub trait Executor: Send + Sync + 'static {
     fn discard_outputs(&self, _shard: ShardId, _winner: RunId) -> usize {
         0
     }
+}
+
+/// Runs of a unit that are expected to start here soon.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expected {
+    /// The unit.
+    pub unit: String,
+    /// How many.
+    pub expectation: Expectation,
+    /// What each will reserve.
+    pub reservation: ResourceVector,
 }
 
 /// What a run uses now, for load reports: each quantity as it was said last, zero before. Cheap to clone; clones share

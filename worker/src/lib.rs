@@ -7,6 +7,7 @@
 //! - `run`: one run, from the lease to the confirmed completion; [`stop`]: why one ends early; `prefix_acks`: of those
 //!   that are acknowledged at their end.
 //! - [`adjustment`]: leases and limits that follow what runs really use.
+//! - `demand`: what is expected to start here soon, and may be made ready.
 //! - [`execution`]: the seam to whatever runs it.
 //! - `completion`, [`events`]: what ledgers hear of it, in batches that are kept until they are confirmed.
 //! - [`report`], with [`node`]: load reports; `control`: what the frontend tells the fleet.
@@ -30,6 +31,7 @@ pub mod clock;
 mod completion;
 mod control;
 pub mod crash_points;
+mod demand;
 pub mod enforcement;
 pub mod events;
 pub mod execution;

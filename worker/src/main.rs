@@ -9,6 +9,7 @@ use forecastle_admission::Shares;
 use forecastle_service::shutdown::GAVE_UP;
 use forecastle_service::{Shutdown, Sources, configuration, logs};
 use forecastle_worker::capacity_argument::CapacityArgument;
+use forecastle_worker::runner::task_process;
 use forecastle_worker::{LeftUnconfirmed, Worker, WorkerOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -21,8 +22,7 @@ const LEFT_UNCONFIRMED: u8 = 3;
 ///
 /// The configuration comes from defaults, then the file, then the environment (FORECASTLE__SECTION__KEY), then the
 /// command line. Sections: catalogue, capacity, shares, claiming, broker, input, store, scratch, enforcement,
-/// adjustment, runner, report, drain, admin,
-/// logs.
+/// adjustment, runner, preallocation, report, drain, admin, logs.
 ///
 /// The first SIGTERM or SIGINT drains: no more shards are taken, and what runs has `drain.grace` (30s) to end; what does
 /// not is asked for a checkpoint, stopped, and runs again elsewhere. The second leaves no grace. The third ends the
@@ -72,7 +72,13 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+    // Started by a worker to run a task apart: without arguments or a configuration.
+    let ended = if task_process::is_asked() {
+        Worker::builder(WorkerOptions::default()).run().await.map(|()| ExitCode::SUCCESS)
+    } else {
+        run(Arguments::parse()).await
+    };
+    match ended {
         Ok(status) => status,
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "the last words of a program go to its standard error")]

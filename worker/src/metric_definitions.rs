@@ -33,9 +33,13 @@ pub const EVENT_BATCH: &str = "forecastle_worker_event_batch";
 pub const EVENT_RETRIES: &str = "forecastle_worker_event_retries_total";
 /// Events that the broker has not confirmed yet.
 pub const EVENTS_UNCONFIRMED: &str = "forecastle_worker_events_unconfirmed";
+/// Processes of runs that were started, by `kind` (command, task) and `start`: warm if what they need was ready.
+pub const STARTS: &str = "forecastle_worker_starts_total";
+/// Starts that are prepared: what is ready for runs that are expected.
+pub const WARM_SLOTS: &str = "forecastle_worker_warm_slots";
 /// Load reports sent.
 pub const REPORTS: &str = "forecastle_worker_reports_total";
-/// Control messages heard, by `kind` (cancel, set-shares, drain, report-now, discard-outputs, unreadable).
+/// Control messages heard, by `kind` (cancel, set-shares, drain, report-now, discard-outputs, demand, unreadable).
 pub const CONTROLS: &str = "forecastle_worker_control_messages_total";
 /// What was removed that others left, by `what` (dead-workers, outputs).
 pub const SWEPT: &str = "forecastle_worker_swept_total";
@@ -62,6 +66,8 @@ pub fn describe() {
     describe_histogram!(EVENT_BATCH, "events in one message to a ledger");
     describe_counter!(EVENT_RETRIES, "messages with events that were not confirmed and are published again");
     describe_gauge!(EVENTS_UNCONFIRMED, "events that the broker has not confirmed yet");
+    describe_counter!(STARTS, "processes of runs that were started, by kind and whether what they need was ready");
+    describe_gauge!(WARM_SLOTS, "starts that are prepared for runs that are expected");
     describe_counter!(REPORTS, "load reports sent");
     describe_counter!(SWEPT, "folders of dead workers and outputs of runs that did not win, removed");
     describe_counter!(ADJUSTMENTS, "changes of leases and limits while runs last, by change and reason");

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adjustment::AdjustmentOptions;
 use crate::enforcement::EnforcementOptions;
-use crate::runner::RunnerOptions;
+use crate::runner::{PreallocationOptions, RunnerOptions};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +51,8 @@ pub struct WorkerOptions {
     pub adjustment: AdjustmentOptions,
     /// How they are run.
     pub runner: RunnerOptions,
+    /// What is made ready for work that is expected.
+    pub preallocation: PreallocationOptions,
     /// Load reports.
     pub report: ReportOptions,
     /// Leaving.
@@ -77,6 +79,7 @@ impl Default for WorkerOptions {
             enforcement: EnforcementOptions::default(),
             adjustment: AdjustmentOptions::default(),
             runner: RunnerOptions::default(),
+            preallocation: PreallocationOptions::default(),
             report: ReportOptions::default(),
             drain: DrainOptions::default(),
             admin: AdminOptions::default(),

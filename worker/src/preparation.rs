@@ -12,6 +12,7 @@ use forecastle_resources::{Bytes, ResourceVector};
 
 use crate::enforcement::EnforcementOptions;
 use crate::options::WorkerOptions;
+use crate::runner::PreallocationOptions;
 
 /// What is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +66,10 @@ impl Preparation {
         let most = EnforcementOptions::MOST_HEADROOM;
         if options.enforcement.memory_headroom_percent > most {
             problems.push(format!("enforcement.memory_headroom_percent: it is at most {most}"));
+        }
+        let most = PreallocationOptions::MOST;
+        if options.preallocation.most > most {
+            problems.push(format!("preallocation.most: it is at most {most}"));
         }
         let catalogue = Catalogue::load(&options.catalogue.path)
             .map_err(|errors| problems.push(format!("catalogue {}: {errors}", options.catalogue.path.display())));

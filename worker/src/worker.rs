@@ -16,7 +16,7 @@ use crate::enforcement::{self, capacity};
 use crate::execution::Executor;
 use crate::options::WorkerOptions;
 use crate::preparation::Preparation;
-use crate::runner::{AllowedRoots, LocalExecutor, Runner};
+use crate::runner::{AllowedRoots, LocalExecutor, Places, Runner, task_process};
 
 /// A worker.
 ///
@@ -116,7 +116,13 @@ impl WorkerBuilder {
     }
 
     /// Runs until told to stop, and drains. Fails if it could not start, or had to stop by itself.
+    ///
+    /// A worker starts its own program again to run isolated tasks apart. There this serves one of them and ends the
+    /// process, whatever the options are; [`task_process::is_asked`] tells a program beforehand.
     pub async fn run(self) -> anyhow::Result<()> {
+        if task_process::is_asked() {
+            return task_process::serve(&self.tasks).await.map(|never| match never {});
+        }
         let preparation = self.prepare()?;
         let Self { options, tasks, broker, executor, shutdown, shares, .. } = self;
         // From here on signals drain, also while the start takes its time.
@@ -156,8 +162,9 @@ async fn local_executor(
             tracing::warn!(reason = shortfall, "no cgroups: runs are measured and not kept within what they hold");
         }
         let roots = AllowedRoots::new(&options.input.allowed_roots)?;
-        let (store, scratch) = (&options.store.root, &options.scratch.root);
-        let runner = Runner::new(worker, detected.enforcer, roots, store, scratch, tasks, options.runner)?;
+        let places = Places { roots, store: options.store.root, scratch: options.scratch.root };
+        let (runner, preallocation) = (options.runner, options.preallocation);
+        let runner = Runner::new(worker, detected.enforcer, places, tasks, runner, preallocation)?;
         anyhow::Ok(LocalExecutor::new(catalogue, runner))
     });
     Ok(Arc::new(prepared.await??))

@@ -11,6 +11,7 @@
 //! - [`choice`]: [`choose`], which offer to claim, hand back, or leave waiting, and why.
 //! - [`desk`]: [`Desk`], what a worker has in hand of each queue, and what it does next.
 //! - [`simulation`]: fleets of workers that run this very code, on the broker's rules, without a clock.
+//! - [`preallocation`]: how many starts to prepare for the work that is expected.
 //! - [`adjustment`]: leases that follow what their runs really use, and who makes way when memory is short.
 //!
 //! # What always holds
@@ -29,6 +30,7 @@ pub mod desk;
 pub mod lease;
 mod lending;
 pub mod pool;
+pub mod preallocation;
 pub mod shares;
 pub mod simulation;
 pub mod time;

@@ -16,7 +16,7 @@ use crate::request_type::RequestType;
 use crate::section::{Problems, Section};
 use crate::suggestion::{self, hint};
 use crate::template::Template;
-use crate::unit::{Unit, Work};
+use crate::unit::{TypedTask, Unit, Work};
 
 /// The version of the format that is read here.
 pub const VERSION: i64 = 1;
@@ -152,6 +152,7 @@ enum Canonical<'a> {
         retryable: &'a BTreeSet<u8>,
     },
     Task(&'a str),
+    Isolated(&'a str),
 }
 
 fn hash_of(units: &BTreeMap<UnitName, Unit>) -> String {
@@ -167,7 +168,8 @@ fn hash_of(units: &BTreeMap<UnitName, Unit>) -> String {
                     successful: &command.successful_exit_codes,
                     retryable: &command.retryable_exit_codes,
                 },
-                Work::Task(task) => Canonical::Task(task),
+                Work::Task(TypedTask { name, isolated: false }) => Canonical::Task(name),
+                Work::Task(TypedTask { name, isolated: true }) => Canonical::Isolated(name),
             };
             (name.as_str(), canonical)
         })

@@ -41,4 +41,4 @@ pub use name::{NameError, TypeName, UnitName};
 pub use parameter::{Parameter, ParameterError, ParameterKind, ParameterValue};
 pub use request_type::{InputKind, Over, RequestType, ShardBounds, Stage};
 pub use template::{RenderError, Template, TemplateError};
-pub use unit::{Accepts, Ceiling, Retry, Unit, Work};
+pub use unit::{Accepts, Ceiling, Retry, TypedTask, Unit, Work};

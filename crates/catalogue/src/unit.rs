@@ -42,8 +42,17 @@ pub struct Unit {
 pub enum Work {
     /// A program, in a process of its own.
     Command(Command),
-    /// A typed task inside the worker, by its name.
-    Task(String),
+    /// A typed task, inside the worker or in a process of its own.
+    Task(TypedTask),
+}
+
+/// A typed task of the worker's program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypedTask {
+    /// Its name.
+    pub name: String,
+    /// True if each run has a process of its own, with limits and a meter; else it runs inside the worker's.
+    pub isolated: bool,
 }
 
 /// Which items a unit takes.
@@ -138,7 +147,7 @@ impl Unit {
 
     /// True if it runs inside the worker's process, so that it may be of the class `tiny`.
     pub const fn is_in_process(&self) -> bool {
-        matches!(self.work, Work::Task(_))
+        matches!(self.work, Work::Task(TypedTask { isolated: false, .. }))
     }
 
     /// Its command, if it is one.
@@ -185,6 +194,10 @@ fn read_work(section: &mut Section<'_>, users: &[&RequestType]) -> Option<Work> 
             }
         }
     }
+    let isolated = section.take::<bool>("isolated");
+    if isolated.is_some() && has_command {
+        section.invalid("isolated", "only a `task` can have it: a command always has a process of its own");
+    }
     let task = section.take::<String>("task");
     if let Some(task) = &task
         && !name::is_valid_task(task)
@@ -196,7 +209,8 @@ fn read_work(section: &mut Section<'_>, users: &[&RequestType]) -> Option<Work> 
         for key in ["command", "stdout", "invoke", "env", "successful_exit_codes", "retryable_exit_codes"] {
             section.raw(key);
         }
-        return task.map(Work::Task);
+        let isolated = isolated.unwrap_or(false);
+        return task.map(|name| Work::Task(TypedTask { name, isolated }));
     }
     Command::read(section, users).map(Work::Command)
 }

@@ -272,6 +272,12 @@ impl System {
         ready(&self.http, &mut worker.program, &worker.admin).await
     }
 
+    /// The metrics of a worker, as Prometheus reads them.
+    pub async fn metrics_of(&self, worker: &StartedWorker) -> anyhow::Result<String> {
+        let answer = self.http.get(format!("http://{}/metrics", worker.admin)).send().await?;
+        Ok(answer.error_for_status()?.text().await?)
+    }
+
     async fn call(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
         let token = std::fs::read_to_string(self.folder.path().join("frontend/token"))?;
         let response = request.bearer_auth(token.trim()).send().await?;

@@ -11,6 +11,7 @@
 //! - [`observation`]: [`Observation`], what a run used; the trait [`Learner`]; what is refused, and why.
 //! - `estimate`: size-independent and linear estimates, and what a choice of memory costs.
 //! - `profile`: the online statistics of one unit; [`ProfileForecaster`] keeps one per (request type, unit).
+//! - [`demand`]: [`DemandForecaster`], how much work is expected to start.
 //! - [`fallback`]: [`FallbackForecaster`], the first expert that knows something, else what was declared.
 //!
 //! # What always holds
@@ -24,6 +25,7 @@
 //! - No clock, no randomness, no I/O: the same observations give the same forecasts.
 
 pub mod declared;
+pub mod demand;
 mod estimate;
 pub mod fallback;
 pub mod features;
@@ -34,6 +36,7 @@ pub mod observation;
 mod profile;
 
 pub use declared::{Declared, DeclaredError, DeclaredForecaster};
+pub use demand::DemandForecaster;
 pub use fallback::FallbackForecaster;
 pub use features::{Features, ParameterValue, Source};
 pub use forecast::{Expert, Forecast, Forecaster, Need, NeedQuantile};

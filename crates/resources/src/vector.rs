@@ -130,6 +130,19 @@ impl ResourceVector {
         self.exceeds(capacity).is_none()
     }
 
+    /// How many times `self` fits into `capacity`, together; as many as there are numbers if it is nothing.
+    pub fn times_in(&self, capacity: &Self) -> u64 {
+        let times = |part: u64, whole: u64| whole.checked_div(part).unwrap_or(u64::MAX);
+        let named = self.named.iter().map(|(name, part)| times(*part, capacity.named.get(name).copied().unwrap_or(0)));
+        named
+            .min()
+            .unwrap_or(u64::MAX)
+            .min(times(self.cpu.0, capacity.cpu.0))
+            .min(times(self.memory.0, capacity.memory.0))
+            .min(times(self.io.0, capacity.io.0))
+            .min(times(self.scratch.0, capacity.scratch.0))
+    }
+
     /// The sum by component; saturates.
     #[must_use]
     pub fn saturating_add(&self, other: &Self) -> Self {
@@ -299,6 +312,17 @@ mod tests {
         fn what_fits_can_be_taken(a in vectors(), b in vectors()) {
             prop_assert_eq!(a.fits_in(&b), b.checked_sub(&a).is_ok());
             prop_assert_eq!(a.fits_in(&b), a.dominant_share(&b) <= 1.0);
+        }
+
+        #[test]
+        fn as_many_fit_as_can_be_taken_one_by_one(a in vectors(), b in vectors()) {
+            let times = a.times_in(&b);
+            prop_assert_eq!(times > 0, a.fits_in(&b));
+            let mut rest = b;
+            for _ in 0..times.min(100) {
+                rest = rest.checked_sub(&a).unwrap();
+            }
+            prop_assert!(times > 100 || !a.fits_in(&rest));
         }
 
         #[test]

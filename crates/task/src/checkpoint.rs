@@ -1,15 +1,18 @@
 //! Where an earlier attempt came to, and where this one has come to.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
 use forecastle_resources::Bytes;
+use tokio::sync::watch;
 
 /// Two blobs that only the task can read: what it was given, and what it keeps. Cheap to clone; clones share both.
 #[derive(Clone, Default)]
 pub struct Checkpoint {
     given: Option<Arc<[u8]>>,
-    kept: Arc<Mutex<Option<Vec<u8>>>>,
+    kept: watch::Sender<Option<Vec<u8>>>,
 }
 
 /// A checkpoint is more than is kept: large state is better a file that is written again, or a smaller shard.
@@ -23,7 +26,16 @@ impl Checkpoint {
 
     /// What an earlier attempt kept; nothing is kept yet.
     pub fn of(given: Vec<u8>) -> Self {
-        Self { given: Some(given.into()), kept: Arc::default() }
+        Self { given: Some(given.into()), kept: watch::Sender::default() }
+    }
+
+    /// What an earlier attempt kept, from the file that holds it. Blocks.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        // More than that was never kept by a task.
+        if std::fs::metadata(path)?.len() > Self::LARGEST.0 {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        std::fs::read(path).map(Self::of)
     }
 
     /// What an earlier attempt kept.
@@ -37,20 +49,25 @@ impl Checkpoint {
         if size > Self::LARGEST {
             return Err(CheckpointTooLarge(size));
         }
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(checkpoint);
+        self.kept.send_replace(Some(checkpoint));
         Ok(())
     }
 
     /// What was kept last.
     pub fn kept(&self) -> Option<Vec<u8>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.kept.borrow().clone()
+    }
+
+    /// What is kept from now on.
+    pub fn watch_kept(&self) -> watch::Receiver<Option<Vec<u8>>> {
+        self.kept.subscribe()
     }
 }
 
 impl fmt::Debug for Checkpoint {
     /// Sizes: what it says is the task's alone.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Vec::len);
+        let kept = self.kept.borrow().as_ref().map(Vec::len);
         f.debug_struct("Checkpoint").field("given", &self.given.as_ref().map(|g| g.len())).field("kept", &kept).finish()
     }
 }

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use forecastle_resources::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A file of the request's input.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// Where it is: absolute, without links, below one of the worker's allowed roots.
     pub path: PathBuf,
@@ -17,7 +17,7 @@ pub struct Item {
 }
 
 /// What a shard of an earlier stage produced: the run that won, never one that failed or came second.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamResult {
     /// `<request>.<stage>.<index>`.
     pub shard_id: String,
@@ -32,12 +32,12 @@ pub struct UpstreamResult {
     /// Its files, by path.
     pub files: Vec<OutputFile>,
     /// The result that it returned, if any.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<serde_json::Value>,
 }
 
 /// A file that a run left.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct OutputFile {
     /// Path relative to the run's folder; without `..`, can hold `/`.
     pub path: String,

@@ -21,6 +21,7 @@ use super::window::Windows;
 use crate::catalogue_store::CatalogueStore;
 use crate::clock::now_ms;
 use crate::crash_points;
+use crate::demand::Demand;
 use crate::failure_policy::LONGEST_PAUSE;
 use crate::fleet::{FleetView, NoWorker};
 use crate::forecasting::Sizing;
@@ -68,6 +69,8 @@ pub struct Dispatcher {
     catalogue: Arc<CatalogueStore>,
     sizing: Sizing,
     fleet: watch::Receiver<Arc<FleetView>>,
+    /// Hears what is released.
+    demand: Demand,
     inbox: mpsc::Receiver<Changes>,
     outgoing: mpsc::Sender<Outgoing>,
     backlog: Backlog,
@@ -106,6 +109,7 @@ impl Dispatcher {
         catalogue: Arc<CatalogueStore>,
         sizing: Sizing,
         fleet: watch::Receiver<Arc<FleetView>>,
+        demand: Demand,
         publisher: Arc<dyn Publisher>,
     ) -> (Self, DispatcherHandle, Outbox) {
         let (handle, inbox) = mpsc::channel(1024);
@@ -116,6 +120,7 @@ impl Dispatcher {
             catalogue,
             sizing,
             fleet,
+            demand,
             inbox,
             outgoing,
             backlog: Backlog::default(),
@@ -458,6 +463,7 @@ impl Dispatcher {
                 "priority" => chosen.head.priority.as_str(), "class" => release.class.as_str()
             )
             .increment(1);
+            self.demand.released(&chosen.head, &chosen.spec.unit, &release.reservation.vector);
             self.unclaimed.insert((release.shard, release.attempt), release.queue.clone());
             while let Err(error) = self.publish(chosen.clone()).await {
                 tracing::error!(%error, "a released shard waits for the ledger");

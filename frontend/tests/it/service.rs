@@ -9,6 +9,7 @@ use forecastle_broker::{Broker, ConsumeOptions, Consumer, ConsumerEvent, MemoryB
 use forecastle_forecast::DeclaredForecaster;
 use forecastle_frontend::catalogue_store::CatalogueStore;
 use forecastle_frontend::control::Control;
+use forecastle_frontend::demand::Demand;
 use forecastle_frontend::dispatcher::Dispatcher;
 use forecastle_frontend::effects::Effects;
 use forecastle_frontend::failure_policy::CataloguePolicy;
@@ -146,6 +147,7 @@ impl Service {
             Arc::clone(&catalogue),
             sizing.clone(),
             view.clone(),
+            Demand::default(),
             broker.publisher(64).await.unwrap(),
         );
         let (finished, ended) = mpsc::unbounded_channel();

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forecastle_protos::ids::RunId;
 use forecastle_resources::{Bytes, BytesPerSecond, CpuMillis, ResourceVector};
 
 use crate::enforcement::error::EnforcementError;
@@ -55,8 +54,9 @@ pub trait Enforcer: Send + Sync + fmt::Debug {
     /// How.
     fn mechanism(&self) -> Mechanism;
 
-    /// An empty cage with these limits. Blocks for less than a millisecond.
-    fn create(&self, run: RunId, limits: &Limits) -> Result<Box<dyn Cage>, EnforcementError>;
+    /// An empty cage with these limits. Its name is that of a folder: of a run, or of what is made ready for one. Blocks
+    /// for a millisecond or so.
+    fn create(&self, name: &str, limits: &Limits) -> Result<Box<dyn Cage>, EnforcementError>;
 
     /// Kills and removes what dead workers left below the same base; answers how many folders of theirs are gone.
     /// Blocks, for seconds if there is much.

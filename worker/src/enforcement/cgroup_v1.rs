@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forecastle_protos::ids::{RunId, WorkerId};
+use forecastle_protos::ids::WorkerId;
 use forecastle_resources::{Bytes, CpuMillis};
 
 use crate::enforcement::block_device::BlockDevice;
@@ -138,9 +138,8 @@ impl Enforcer for CgroupV1 {
         sweep(self.tenure.parents(), self.folders.freezer.as_deref().and_then(Path::parent))
     }
 
-    fn create(&self, run: RunId, limits: &Limits) -> Result<Box<dyn Cage>, EnforcementError> {
-        let name = run.to_string();
-        let folders = self.folders.map(|folder| folder.join(&name));
+    fn create(&self, name: &str, limits: &Limits) -> Result<Box<dyn Cage>, EnforcementError> {
+        let folders = self.folders.map(|folder| folder.join(name));
         let cgroups = CgroupFolders::create(folders.distinct(), folders.freezer.clone(), Arc::clone(&self.tenure))?;
         let joining = folders.distinct().iter().map(|folder| folder.join("cgroup.procs")).collect();
         let cage = CgroupV1Cage { folders, cgroups, joining, settings: self.settings.clone() };

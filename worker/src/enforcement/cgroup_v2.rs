@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use forecastle_protos::ids::{RunId, WorkerId};
+use forecastle_protos::ids::WorkerId;
 use forecastle_resources::{Bytes, CpuMillis};
 
 use crate::enforcement::block_device::BlockDevice;
@@ -113,8 +113,8 @@ impl Enforcer for CgroupV2 {
         sweep(self.tenure.parents(), None)
     }
 
-    fn create(&self, run: RunId, limits: &Limits) -> Result<Box<dyn Cage>, EnforcementError> {
-        let folder = self.folder.join(run.to_string());
+    fn create(&self, name: &str, limits: &Limits) -> Result<Box<dyn Cage>, EnforcementError> {
+        let folder = self.folder.join(name);
         let cgroups = CgroupFolders::create(vec![folder.clone()], None, Arc::clone(&self.tenure))?;
         let joining = vec![folder.join("cgroup.procs")];
         let settings = self.settings.clone();

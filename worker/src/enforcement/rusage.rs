@@ -4,7 +4,6 @@
 
 use std::path::PathBuf;
 
-use forecastle_protos::ids::RunId;
 use forecastle_resources::CpuMillis;
 
 use crate::enforcement::cage::{Cage, Enforcer, Limits, Sample};
@@ -23,7 +22,7 @@ impl Enforcer for Rusage {
         Mechanism::Rusage
     }
 
-    fn create(&self, _: RunId, _: &Limits) -> Result<Box<dyn Cage>, EnforcementError> {
+    fn create(&self, _: &str, _: &Limits) -> Result<Box<dyn Cage>, EnforcementError> {
         Ok(Box::new(RusageCage))
     }
 }

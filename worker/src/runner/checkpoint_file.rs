@@ -17,9 +17,14 @@ use crate::runner::output_store::{OutputStore, RunFolder, StoreError};
 /// Its name in the run's folder.
 pub(crate) const NAME: &str = "checkpoint";
 
-/// Where a command writes it. Not the name that counts, so that half a file is none.
+/// Where a process of the run writes it. Not the name that counts, so that half a file is none.
 pub(crate) fn part(folder: &RunFolder) -> PathBuf {
     folder.beside("checkpoint.part")
+}
+
+/// All files that writing one can leave; a task's process replaces the first by the second.
+pub(crate) fn parts(folder: &RunFolder) -> [PathBuf; 2] {
+    [part(folder), folder.beside("checkpoint.part.next")]
 }
 
 /// Keeps what a command wrote, if it wrote something and not too much. Blocks.

@@ -10,7 +10,7 @@ use crate::runner::meter::milliseconds;
 use crate::runner::run_spec::RunSpec;
 
 /// Where programs that a command starts are looked for.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// Variables by which the usual thread pools take no more threads than cores are reserved: OpenMP, OpenBLAS, MKL,
 /// Accelerate, BLIS, NumExpr, Numba, Rayon, Polars, Tokio, Go and Julia.
@@ -73,9 +73,13 @@ pub fn environment(spec: &RunSpec, command: &Command, paths: &Paths<'_>) -> BTre
         ("FORECASTLE_DEADLINE_UNIX_MS", spec.deadline_unix_ms),
     ];
     environment.extend(limits.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_string()))));
-    let threads = threads(reservation).to_string();
-    environment.extend(THREAD_POOLS.map(|name| (name.to_owned(), threads.clone())));
+    environment.extend(thread_pools(threads(reservation)));
     environment.extend(spec.traceparent.iter().map(|context| ("TRACEPARENT".to_owned(), context.clone())));
     environment.extend(command.env.clone());
     environment
+}
+
+/// The variables that hold thread pools to so many threads.
+pub(crate) fn thread_pools(threads: u64) -> [(String, String); THREAD_POOLS.len()] {
+    THREAD_POOLS.map(|name| (name.to_owned(), threads.to_string()))
 }

@@ -1,15 +1,16 @@
 //! The runner behind the seam of the claiming half: from an assignment to its ending.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use forecastle_catalogue::{Catalogue, Unit, Work};
+use forecastle_catalogue::{Catalogue, TypedTask, Unit, Work};
 use forecastle_protos::ids::{RunId, ShardId};
 use forecastle_protos::trace;
 use forecastle_protos::v1::Outcome;
 use serde_json::{Map, Value};
 
-use crate::execution::{Ending, Execution, Executor};
+use crate::execution::{Ending, Execution, Executor, Expected};
 use crate::runner::run_spec::RunSpec;
 use crate::runner::runner::Runner;
 
@@ -28,8 +29,8 @@ impl LocalExecutor {
 
     fn refusal(&self, unit: &Unit) -> Option<String> {
         match &unit.work {
-            Work::Task(task) if self.runner.tasks().get(task).is_none() => {
-                Some(format!("this worker has no task `{task}`, which the unit `{}` runs", unit.name))
+            Work::Task(TypedTask { name, .. }) if self.runner.tasks().get(name).is_none() => {
+                Some(format!("this worker has no task `{name}`, which the unit `{}` runs", unit.name))
             }
             Work::Task(_) | Work::Command(_) => None,
         }
@@ -110,6 +111,15 @@ impl Executor for LocalExecutor {
             Ok(spec) => self.runner.run(spec).await,
             Err(refusal) => Ending::failed(refusal.outcome, refusal.why),
         }
+    }
+
+    fn expect(&self, expected: Vec<Expected>, for_so_long: Duration) {
+        let unit = |name: &str| self.catalogue.unit(name).ok().filter(|unit| self.refusal(unit).is_none());
+        self.runner.expect(&expected, for_so_long, unit);
+    }
+
+    async fn close(&self) {
+        self.runner.close().await;
     }
 
     fn sweep(&self) -> usize {

@@ -28,41 +28,44 @@ pub(crate) const GROWTH: f64 = 1.25;
 /// Samples a cage in the background, until it is finished or dropped.
 #[derive(Debug)]
 pub struct Meter {
-    cage: Arc<dyn Cage>,
+    metered: Metered,
     largest: Arc<AtomicU64>,
     sampling: DropGuard,
     task: JoinHandle<()>,
 }
 
 impl Meter {
-    /// Starts sampling, for `follower` too. `out_of_memory` is cancelled as soon as a process was killed for memory.
+    /// Starts sampling, for `follower` too. What the cage had measured `before` is not the run's. `out_of_memory` is
+    /// cancelled as soon as a process was killed for memory.
     pub fn start(
         cage: Arc<dyn Cage>,
+        before: Sample,
         now: UsageNow,
         out_of_memory: CancellationToken,
         follower: Option<Follower>,
     ) -> Self {
         let (largest, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
-        let sampling = sample(Arc::clone(&cage), Arc::clone(&largest), now, out_of_memory, stop.clone(), follower);
+        let metered = Metered { cage, before };
+        let sampling = sample(metered.clone(), Arc::clone(&largest), now, out_of_memory, stop.clone(), follower);
         let task = tokio::spawn(sampling);
-        Self { cage, largest, sampling: stop.drop_guard(), task }
+        Self { metered, largest, sampling: stop.drop_guard(), task }
     }
 
     /// Stops sampling and takes the last sample, with everything that the processes used until they ended.
     pub async fn finish(self) -> Measured {
-        let Self { cage, largest, sampling, task } = self;
+        let Self { metered, largest, sampling, task } = self;
         drop(sampling);
         if let Err(error) = task.await {
             tracing::error!(%error, "sampling a run failed");
         }
-        let last = take(&cage).await;
+        let last = metered.take().await;
         let largest = largest.load(Ordering::Relaxed);
         Measured { largest: Bytes(last.map_or(largest, |last| largest.max(last.memory.get()))), last }
     }
 }
 
 async fn sample(
-    cage: Arc<dyn Cage>,
+    metered: Metered,
     largest: Arc<AtomicU64>,
     now: UsageNow,
     out_of_memory: CancellationToken,
@@ -74,7 +77,7 @@ async fn sample(
     // What is advised is done to its end: only the waiting is cut short.
     while stop.run_until_cancelled(tokio::time::sleep(due)).await.is_some() {
         pace = pace.mul_f64(GROWTH).min(LAST_INTERVAL);
-        let sample = take(&cage).await;
+        let sample = metered.take().await;
         if let Some(sample) = &sample {
             let rates = recent.take(started.elapsed(), sample);
             now.set_memory(sample.memory);
@@ -99,18 +102,37 @@ fn usage(sample: &Sample) -> UsageSample {
     UsageSample { memory: Some(sample.memory), cpu: sample.cpu, io: Some(io) }
 }
 
-async fn take(cage: &Arc<dyn Cage>) -> Option<Sample> {
-    let cage = Arc::clone(cage);
-    match tokio::task::spawn_blocking(move || cage.sample()).await {
-        Ok(Ok(sample)) => sample,
-        Ok(Err(error)) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "a run could not be measured");
-            None
+/// A cage, and what it had measured when the run began.
+#[derive(Debug, Clone)]
+struct Metered {
+    cage: Arc<dyn Cage>,
+    before: Sample,
+}
+
+impl Metered {
+    async fn take(&self) -> Option<Sample> {
+        let cage = Arc::clone(&self.cage);
+        match tokio::task::spawn_blocking(move || cage.sample()).await {
+            Ok(Ok(sample)) => sample.map(|sample| since(&self.before, sample)),
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a run could not be measured");
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "measuring a run failed");
+                None
+            }
         }
-        Err(error) => {
-            tracing::error!(%error, "measuring a run failed");
-            None
-        }
+    }
+}
+
+/// Sums begin with the run; memory that it found in its cage it uses like its own.
+fn since(before: &Sample, sample: Sample) -> Sample {
+    Sample {
+        cpu: sample.cpu.map(|cpu| cpu.saturating_sub(before.cpu.unwrap_or_default())),
+        io_read: sample.io_read.saturating_sub(before.io_read),
+        io_write: sample.io_write.saturating_sub(before.io_write),
+        ..sample
     }
 }
 
@@ -181,6 +203,19 @@ mod tests {
         assert_eq!(memory(Bytes::mib(55), last), Bytes::mib(55));
         assert_eq!(memory(Bytes::mib(10), Sample { charged_at_most: Some(Bytes::mib(20)), ..last }), Bytes::mib(20));
         assert_eq!(memory(Bytes::mib(10), Sample { charged_at_most: None, ..last }), Bytes::mib(50));
+    }
+
+    #[test]
+    fn what_was_used_before_the_run_is_not_the_runs() {
+        let sample = |cpu, io, memory| Sample {
+            memory: Bytes(memory),
+            cpu: Some(Duration::from_millis(cpu)),
+            io_read: Bytes(io),
+            io_write: Bytes(io),
+            ..Sample::default()
+        };
+        assert_eq!(since(&sample(30, 7, 100), sample(50, 9, 120)), sample(20, 2, 120));
+        assert_eq!(since(&Sample::default(), sample(50, 9, 120)), sample(50, 9, 120));
     }
 
     #[test]

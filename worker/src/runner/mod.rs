@@ -8,9 +8,12 @@
 //! - [`output_store`]: a run's own folder in the store; [`scratch`]: what is gone after it.
 //! - [`checkpoint_file`]: where a run that was stopped came to, for the next attempt.
 //! - [`upstream`]: results of earlier stages, resolved in the store.
-//! - [`command_run`]: a command, once or once for each item; [`invocation`]: one of its processes;
-//!   [`environment`]: what that is told; [`bounded_log`]: what it says; [`verdict`]: what its end means.
-//! - [`task_run`]: a typed task in this process.
+//! - [`starting`]: cages with what waits in them for a run, made at once or ahead of the work.
+//! - `enclosure`: what is around the processes of a run; [`launch`]: the worker's end of the launcher.
+//! - [`command_run`]: a command, once or once for each item; [`environment`]: what it is told; [`logs`] and
+//!   [`bounded_log`]: what it says; [`verdict`]: what its end means.
+//! - [`task_run`]: a typed task in this process; `isolated_task_run`, [`task_process`]: one in a process of its own;
+//!   `answer`: how either ended.
 //! - [`meter`]: what a run uses; [`scratch_meter`]: what it has on scratch disk; [`stop_cause`]: why it ends early.
 //!
 //! # What always holds
@@ -19,12 +22,16 @@
 //! either complete and read-only or not there. No argument ever passes through a shell.
 
 pub mod allowed_roots;
+mod answer;
 pub mod bounded_log;
 pub mod checkpoint_file;
 pub mod command_run;
+mod enclosure;
 pub mod environment;
-pub mod invocation;
+mod isolated_task_run;
+pub mod launch;
 pub mod local_executor;
+pub mod logs;
 pub mod meter;
 pub mod options;
 pub mod output_store;
@@ -35,7 +42,9 @@ pub mod run_spec;
 pub mod runner;
 pub mod scratch;
 pub mod scratch_meter;
+pub mod starting;
 pub mod stop_cause;
+pub mod task_process;
 pub mod task_run;
 pub mod upstream;
 pub mod verdict;
@@ -45,4 +54,5 @@ pub use local_executor::LocalExecutor;
 pub use options::RunnerOptions;
 pub use output_store::OutputStore;
 pub use run_spec::RunSpec;
-pub use runner::{Runner, RunnerError};
+pub use runner::{Places, Runner, RunnerError};
+pub use starting::PreallocationOptions;

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 pub struct RunnerOptions {
     /// The program `forecastle-launch`. By default the one beside the worker's own program.
     pub launcher: Option<PathBuf>,
+    /// The program that runs isolated tasks in processes of their own. By default the worker's own program, which knows
+    /// the tasks.
+    pub task_program: Option<PathBuf>,
     /// The most that is kept of a run's standard output (where it is no result) and of its standard error, each.
     pub log_limit: Bytes,
     /// The most files that a run may leave: they are all named in its completion event.
@@ -31,6 +34,7 @@ impl Default for RunnerOptions {
     fn default() -> Self {
         Self {
             launcher: None,
+            task_program: None,
             log_limit: Bytes::mib(8),
             most_output_files: 10_000,
             sync_outputs: false,

@@ -1,10 +1,10 @@
 //! The runner: from what a run is given to how it ended.
 
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use forecastle_catalogue::Work;
+use forecastle_catalogue::{Command, TypedTask, Unit, Work};
 use forecastle_protos::ids::{RunId, ShardId, WorkerId};
 use forecastle_protos::v1::{self, Outcome};
 use forecastle_resources::Bytes;
@@ -12,16 +12,19 @@ use forecastle_task::{Checkpoint, ContextParts, Item, Registry, UpstreamResult};
 use serde_json::{Map, Value};
 
 use crate::adjustment::AllocationFile;
-use crate::enforcement::{EnforcementError, Enforcer};
-use crate::execution::Ending;
+use crate::enforcement::{EnforcementError, Enforcer, Limits};
+use crate::execution::{Ending, Expected};
 use crate::runner::allowed_roots::{AllowedRoots, InputError};
 use crate::runner::checkpoint_file;
 use crate::runner::command_run::CommandRun;
+use crate::runner::enclosure::{CagedEnd, Surroundings};
+use crate::runner::isolated_task_run::IsolatedTaskRun;
 use crate::runner::options::RunnerOptions;
 use crate::runner::output_store::{OutputStore, RunFolder, StoreError};
 use crate::runner::relative_name::{self, NotRelative};
 use crate::runner::run_spec::RunSpec;
 use crate::runner::scratch::{Scratch, ScratchRoot};
+use crate::runner::starting::{ExpectedUnit, Kind, PreallocationOptions, Starter, WarmSlots};
 use crate::runner::task_run;
 use crate::runner::upstream::{self, UpstreamError};
 use crate::runner::verdict::Verdict;
@@ -59,8 +62,20 @@ struct Shared {
     store: OutputStore,
     scratch: ScratchRoot,
     tasks: Registry,
+    slots: WarmSlots,
     launcher: PathBuf,
     options: RunnerOptions,
+}
+
+/// Where a runner runs things.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Where inputs may be.
+    pub roots: AllowedRoots,
+    /// The folder of the store.
+    pub store: PathBuf,
+    /// The folder for scratch.
+    pub scratch: PathBuf,
 }
 
 impl Runner {
@@ -69,11 +84,10 @@ impl Runner {
     pub fn new(
         worker: WorkerId,
         enforcer: Arc<dyn Enforcer>,
-        roots: AllowedRoots,
-        store: &Path,
-        scratch: &Path,
+        places: Places,
         tasks: Registry,
         options: RunnerOptions,
+        preallocation: PreallocationOptions,
     ) -> Result<Self, RunnerError> {
         let launcher = match &options.launcher {
             Some(launcher) => launcher.clone(),
@@ -82,8 +96,40 @@ impl Runner {
         if !launcher.is_file() {
             return Err(RunnerError::NoLauncher(launcher));
         }
-        let (store, scratch) = (OutputStore::open(store)?, ScratchRoot::open(scratch, worker)?);
-        Ok(Self { shared: Arc::new(Shared { enforcer, roots, store, scratch, tasks, launcher, options }) })
+        // Of this process, so that it is the same program even if its file is replaced.
+        let own_program = || PathBuf::from(format!("/proc/{}/exe", std::process::id()));
+        let task_program = options.task_program.clone().unwrap_or_else(own_program);
+        let Places { roots, store, scratch } = places;
+        let (store, scratch) = (OutputStore::open(&store)?, ScratchRoot::open(&scratch, worker)?);
+        let starter = Starter { enforcer: Arc::clone(&enforcer), launcher: launcher.clone(), task_program };
+        let slots = WarmSlots::new(starter, preallocation.most);
+        Ok(Self { shared: Arc::new(Shared { enforcer, roots, store, scratch, tasks, slots, launcher, options }) })
+    }
+
+    /// Makes ready what is expected to start here, for so long; `units` are those that are known.
+    pub(crate) fn expect<'a>(
+        &self,
+        expected: &[Expected],
+        for_so_long: Duration,
+        unit: impl Fn(&str) -> Option<&'a Unit>,
+    ) {
+        let known = expected.iter().filter_map(|expected| {
+            let unit = unit(&expected.unit)?;
+            let kind = Kind::of(unit, &expected.reservation)?;
+            let limits = Limits::of(&expected.reservation);
+            Some(ExpectedUnit { unit: unit.name.clone(), kind, limits, expectation: expected.expectation })
+        });
+        self.shared.slots.expect(known.collect(), for_so_long);
+    }
+
+    /// How many runs could start at once without anything being made for them.
+    pub fn ready(&self) -> usize {
+        self.shared.slots.ready()
+    }
+
+    /// Ends what waits for work.
+    pub async fn close(&self) {
+        self.shared.slots.close().await;
     }
 
     /// How it keeps runs within what they hold.
@@ -121,26 +167,15 @@ impl Runner {
             Err(error) => return Ending::failed(Outcome::TaskError, format!("preparing the run failed: {error}")),
         };
         let mut ending = match &spec.unit.work {
-            Work::Command(command) => {
-                let run = CommandRun {
-                    spec: &spec,
-                    command,
-                    items: &prepared.items,
-                    folder: &prepared.folder,
-                    scratch: &prepared.scratch,
-                    upstream: &prepared.upstream_file,
-                    checkpoint: prepared.checkpoint.as_deref(),
-                    allocation: &prepared.allocation,
-                    launcher: &shared.launcher,
-                    enforcer: &shared.enforcer,
-                    options: &shared.options,
-                };
-                let end = run.run().await;
-                Ending { usage: end.usage, log_tail: end.log_tail, ..Ending::of(end.verdict) }
-            }
-            Work::Task(name) => self.run_task(name, &spec, &prepared).await,
+            Work::Command(command) => self.run_command(command, &spec, &prepared).await.into(),
+            Work::Task(task) => self.run_task(task, &spec, &prepared).await,
         };
-        let end = RunEnd { run: spec.run, outcome: ending.outcome, exited: ending.exit_code >= 0 };
+        let end = RunEnd {
+            run: spec.run,
+            outcome: ending.outcome,
+            // A command that was killed may have been writing; a task's file is always whole.
+            has_whole_checkpoint: ending.exit_code >= 0 || spec.unit.command().is_none(),
+        };
         let finished = tokio::task::spawn_blocking(move || shared.finish(prepared, end));
         match finished.await {
             Ok(Ok(Left { output, checkpoint })) => {
@@ -159,10 +194,38 @@ impl Runner {
         ending
     }
 
-    async fn run_task(&self, name: &str, spec: &RunSpec, prepared: &Prepared) -> Ending {
-        let Some(task) = self.shared.tasks.get(name) else {
+    async fn run_command(&self, command: &Command, spec: &RunSpec, prepared: &Prepared) -> CagedEnd {
+        let run = CommandRun {
+            around: self.around(spec, prepared, Some(&prepared.allocation)),
+            command,
+            items: &prepared.items,
+            upstream: &prepared.upstream_file,
+            checkpoint: prepared.checkpoint.as_deref(),
+            allocation: &prepared.allocation,
+            launcher: &self.shared.launcher,
+        };
+        run.run().await
+    }
+
+    async fn run_task(&self, task: &TypedTask, spec: &RunSpec, prepared: &Prepared) -> Ending {
+        let name = &task.name;
+        let Some(runnable) = self.shared.tasks.get(name) else {
             return Ending::failed(Outcome::Unsupported, format!("this worker has no task `{name}`"));
         };
+        let parameters: Map<String, Value> =
+            spec.parameters.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+        let parameters = Value::Object(parameters);
+        if let Some(kind) = Kind::of(&spec.unit, &spec.reservation) {
+            let run = IsolatedTaskRun {
+                around: self.around(spec, prepared, None),
+                task: name,
+                parameters,
+                items: &prepared.items,
+                upstream: &prepared.upstream,
+                checkpoint: prepared.checkpoint.as_deref(),
+            };
+            return run.run(kind).await.into();
+        }
         let parts = ContextParts {
             run_id: spec.run.to_string(),
             shard_id: spec.shard.to_string(),
@@ -176,11 +239,25 @@ impl Runner {
             checkpoint: prepared.kept.clone(),
             ..ContextParts::default()
         };
-        let parameters: Map<String, Value> =
-            spec.parameters.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-        let end =
-            task_run::run(task, Value::Object(parameters), parts, spec, self.shared.options.checkpoint_within.0).await;
+        let end = task_run::run(runnable, parameters, parts, spec, self.shared.options.checkpoint_within.0).await;
         Ending { usage: Some(end.usage), inline_json: end.result, ..Ending::of(end.verdict) }
+    }
+
+    fn around<'a>(
+        &'a self,
+        spec: &'a RunSpec,
+        prepared: &'a Prepared,
+        allocation: Option<&'a AllocationFile>,
+    ) -> Surroundings<'a> {
+        Surroundings {
+            spec,
+            folder: &prepared.folder,
+            scratch: &prepared.scratch,
+            allocation,
+            slots: &self.shared.slots,
+            mechanism: self.shared.enforcer.mechanism(),
+            options: &self.shared.options,
+        }
     }
 }
 
@@ -190,7 +267,7 @@ struct Prepared {
     items: Vec<Item>,
     upstream: Vec<UpstreamResult>,
     upstream_file: PathBuf,
-    /// What an earlier attempt left; a task has it in memory.
+    /// What an earlier attempt left; a task inside this process has it in memory.
     checkpoint: Option<PathBuf>,
     kept: Checkpoint,
     allocation: AllocationFile,
@@ -203,8 +280,8 @@ struct Prepared {
 struct RunEnd {
     run: RunId,
     outcome: Outcome,
-    /// A process of its own ended by itself.
-    exited: bool,
+    /// What it wrote as its checkpoint is whole, if it wrote one.
+    has_whole_checkpoint: bool,
 }
 
 /// What a run left.
@@ -234,19 +311,12 @@ impl Shared {
         }
         let mut checkpoint = checkpoint_file::find(&self.store, spec.checkpoint.as_ref());
         let mut kept = Checkpoint::default();
-        if spec.unit.command().is_none()
+        // Inside this process there is no need for a file.
+        if spec.unit.is_in_process()
             && let Some(path) = checkpoint.take()
         {
-            let found = std::fs::metadata(&path).and_then(|found| {
-                // More than that was never kept by a task.
-                if found.len() > Checkpoint::LARGEST.0 {
-                    Err(ErrorKind::FileTooLarge.into())
-                } else {
-                    std::fs::read(&path)
-                }
-            });
-            match found {
-                Ok(bytes) => kept = Checkpoint::of(bytes),
+            match Checkpoint::read(&path) {
+                Ok(given) => kept = given,
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "a checkpoint cannot be read; the run begins anew");
                 }
@@ -272,7 +342,9 @@ impl Shared {
             Ok(Left { output: None, checkpoint })
         };
         // It is renamed where it counts.
-        let _ = std::fs::remove_file(checkpoint_file::part(&folder));
+        for part in checkpoint_file::parts(&folder) {
+            let _ = std::fs::remove_file(part);
+        }
         if !matches!(output, Ok(Left { output: Some(_), .. }))
             && let Err(error) = folder.discard()
         {
@@ -296,10 +368,16 @@ impl Shared {
         }
         match kept.kept() {
             Some(bytes) => checkpoint_file::write(folder, end.run, &bytes),
-            // One that was killed may have been writing.
-            None if end.exited => checkpoint_file::keep(folder, end.run, self.options.checkpoint_limit),
+            None if end.has_whole_checkpoint => checkpoint_file::keep(folder, end.run, self.options.checkpoint_limit),
             None => Ok(None),
         }
+    }
+}
+
+impl From<CagedEnd> for Ending {
+    fn from(end: CagedEnd) -> Self {
+        let CagedEnd { verdict, usage, log_tail, result } = end;
+        Self { usage, log_tail, inline_json: result, ..Self::of(verdict) }
     }
 }
 

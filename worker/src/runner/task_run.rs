@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forecastle_admission::UsageSample;
-use forecastle_protos::v1::{self, Outcome};
+use forecastle_protos::v1;
 use forecastle_resources::Bytes;
 use forecastle_task::{Context, ContextParts, CpuMeter, RunnableTask, TaskError};
 use serde_json::Value;
-use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::adjustment::{Bounds, Follower};
+use crate::runner::answer::Answer;
 use crate::runner::meter::milliseconds;
 use crate::runner::run_spec::RunSpec;
 use crate::runner::scratch_meter::ScratchMeter;
@@ -20,13 +20,10 @@ use crate::runner::stop_cause::{StopCause, StopWatch};
 use crate::runner::verdict::Verdict;
 
 /// How long a task that was told to end may take to do so by itself.
-const GRACE: Duration = Duration::from_secs(2);
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// How long an aborted task may take to reach its next await.
 const ABORT_WITHIN: Duration = Duration::from_secs(1);
-
-/// The longest small result, as JSON.
-const LONGEST_RESULT: usize = 64 << 10;
 
 /// How a task ended.
 #[derive(Debug)]
@@ -57,7 +54,7 @@ pub(crate) async fn run(
     let mut handle = AbortOnDropHandle::new(tokio::spawn(future));
     let (verdict, result) = tokio::select! {
         biased;
-        ended = &mut handle => judge(ended),
+        ended = &mut handle => Answer::of(ended).judge(),
         cause = watch.cause() => {
             cancellation.cancel();
             stop(handle, &cause, if cause.continues() { farewell.max(GRACE) } else { GRACE }).await
@@ -87,7 +84,7 @@ async fn stop(
     grace: Duration,
 ) -> (Verdict, String) {
     if let Ok(ended) = tokio::time::timeout(grace, &mut handle).await {
-        let (verdict, result) = judge(ended);
+        let (verdict, result) = Answer::of(ended).judge();
         // It had succeeded at that very moment; any other end is that of a task that was stopped.
         return if verdict.is_success() { (verdict, result) } else { (Verdict::stopped(cause), String::new()) };
     }
@@ -98,36 +95,4 @@ async fn stop(
         );
     }
     (Verdict::stopped(cause), String::new())
-}
-
-fn judge(ended: Result<Result<Value, TaskError>, JoinError>) -> (Verdict, String) {
-    let failed = |outcome, error: String| (Verdict::failed(outcome, error), String::new());
-    match ended {
-        Ok(Ok(value)) => {
-            let result = if value.is_null() { String::new() } else { value.to_string() };
-            if result.len() > LONGEST_RESULT {
-                let error = format!(
-                    "the result has {} bytes, and at most {LONGEST_RESULT} are taken: write a file",
-                    result.len()
-                );
-                return failed(Outcome::PermanentError, error);
-            }
-            (Verdict::succeeded(0), result)
-        }
-        Ok(Err(error)) => {
-            let outcome = if error.is_retryable() { Outcome::TaskError } else { Outcome::PermanentError };
-            failed(outcome, error.to_string())
-        }
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => {
-                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-                failed(
-                    Outcome::TaskError,
-                    format!("the task panicked: {}", text.as_deref().unwrap_or("without a message")),
-                )
-            }
-            Err(_) => failed(Outcome::TaskError, "the task was aborted".to_owned()),
-        },
-    }
 }

@@ -93,7 +93,8 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
                 // A signal says nothing of the input; whoever sent it may not send it again.
                 Some(ExitMeaning::Retryable | ExitMeaning::Succeeded) | None => Outcome::TaskError,
             };
-            verdict(outcome, how_it_ended(evidence, ended))
+            let program = format!("`{}`", evidence.program);
+            verdict(outcome, how_it_ended(&program, &on(evidence), ended, evidence.log_tail))
         }
         Err(why) => verdict(Outcome::TaskError, format!("the launcher of `{}` failed: {why}", evidence.program)),
     }
@@ -103,15 +104,15 @@ fn on(evidence: &Evidence<'_>) -> String {
     evidence.item.map(|item| format!(" on `{}`", item.escape_debug())).unwrap_or_default()
 }
 
-fn how_it_ended(evidence: &Evidence<'_>, ended: &Ended) -> String {
-    let (program, on) = (evidence.program, on(evidence));
+/// How `program` ended, in words, with its last ones.
+pub(crate) fn how_it_ended(program: &str, on: &str, ended: &Ended, log_tail: &str) -> String {
     let how = match (ended.exit_code, ended.signal) {
-        _ if ended.immortal > 0 => format!("`{program}` left processes that cannot be killed{on}"),
-        (Some(code), _) => format!("`{program}` exited with {code}{on}"),
-        (None, Some(signal)) => format!("`{program}` was ended by signal {signal}{}{on}", signal_name(signal)),
-        (None, None) => format!("`{program}` ended{on}, nobody knows how"),
+        _ if ended.immortal > 0 => format!("{program} left processes that cannot be killed{on}"),
+        (Some(code), _) => format!("{program} exited with {code}{on}"),
+        (None, Some(signal)) => format!("{program} was ended by signal {signal}{}{on}", signal_name(signal)),
+        (None, None) => format!("{program} ended{on}, nobody knows how"),
     };
-    let last_words = evidence.log_tail.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    let last_words = log_tail.lines().rev().map(str::trim).find(|line| !line.is_empty());
     match last_words {
         Some(line) => {
             format!("{how}: {}", line.chars().filter(|c| !c.is_control()).take(LAST_WORDS).collect::<String>())

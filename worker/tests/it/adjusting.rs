@@ -10,7 +10,7 @@ use forecastle_resources::{Bytes, Priority};
 use forecastle_task::Registry;
 use forecastle_worker::Executor;
 use forecastle_worker::enforcement::EnforcementOptions;
-use forecastle_worker::runner::{AllowedRoots, LocalExecutor, Runner, RunnerOptions};
+use forecastle_worker::runner::{AllowedRoots, LocalExecutor, Places, PreallocationOptions, Runner, RunnerOptions};
 
 use crate::bench::{enforcer, until};
 use crate::frontend_side::{FrontendSide, RunningWorker, Spec};
@@ -74,11 +74,14 @@ impl Stage {
         let runner = Runner::new(
             worker,
             enforcer(&EnforcementOptions::default(), worker).enforcer,
-            AllowedRoots::new(&[]).unwrap(),
-            &folder.path().join("store"),
-            &folder.path().join("scratch"),
+            Places {
+                roots: AllowedRoots::new(&[]).unwrap(),
+                store: folder.path().join("store"),
+                scratch: folder.path().join("scratch"),
+            },
             Registry::new(),
             options,
+            PreallocationOptions::default(),
         );
         let executor: Arc<dyn Executor> = Arc::new(LocalExecutor::new(catalogue(folder.path()), runner.unwrap()));
         let side = FrontendSide::new().await;

@@ -11,12 +11,20 @@ use forecastle_protos::v1;
 use forecastle_resources::{Bytes, CpuMillis, ResourceVector};
 use forecastle_task::Registry;
 use forecastle_worker::enforcement::{Detected, EnforcementOptions, Mechanism, detect};
-use forecastle_worker::runner::{AllowedRoots, RunSpec, Runner, RunnerOptions};
+use forecastle_worker::runner::{AllowedRoots, Places, PreallocationOptions, RunSpec, Runner, RunnerOptions};
 use forecastle_worker::{Allocation, Ending, StopSignal, UsageNow, tasks};
 
 pub(crate) struct Bench {
+    worker: WorkerId,
     pub(crate) folder: tempfile::TempDir,
     pub(crate) runner: Runner,
+}
+
+/// The example of a worker with tasks of its own.
+pub(crate) fn task_program() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_forecastle-worker")).with_file_name("examples").join("own_tasks");
+    assert!(program.is_file(), "{} is not there: cargo build -p forecastle-worker --examples", program.display());
+    program
 }
 
 /// The enforcer of this machine, which must have cgroups.
@@ -35,7 +43,18 @@ impl Bench {
         Self::with(&EnforcementOptions::default(), &RunnerOptions::default(), |_| {})
     }
 
+    /// Isolated tasks run in the example of a worker with tasks of its own.
     pub(crate) fn with(
+        enforcement: &EnforcementOptions,
+        options: &RunnerOptions,
+        register: impl FnOnce(&mut Registry),
+    ) -> Self {
+        let options = RunnerOptions { task_program: Some(task_program()), ..options.clone() };
+        Self::exactly(enforcement, &options, register)
+    }
+
+    /// Isolated tasks run in the program that the options name.
+    pub(crate) fn exactly(
         enforcement: &EnforcementOptions,
         options: &RunnerOptions,
         register: impl FnOnce(&mut Registry),
@@ -48,16 +67,25 @@ impl Bench {
         register(&mut registry);
         let options =
             RunnerOptions { launcher: Some(env!("CARGO_BIN_EXE_forecastle-launch").into()), ..options.clone() };
-        let runner = Runner::new(
-            worker,
-            enforcer(enforcement, worker).enforcer,
-            AllowedRoots::new(&[folder.path().join("input")]).unwrap(),
-            &folder.path().join("store"),
-            &folder.path().join("scratch"),
-            registry,
-            options,
-        );
-        Self { folder, runner: runner.unwrap() }
+        let places = Places {
+            roots: AllowedRoots::new(&[folder.path().join("input")]).unwrap(),
+            store: folder.path().join("store"),
+            scratch: folder.path().join("scratch"),
+        };
+        let enforcer = enforcer(enforcement, worker).enforcer;
+        let runner = Runner::new(worker, enforcer, places, registry, options, PreallocationOptions::default());
+        Self { worker, folder, runner: runner.unwrap() }
+    }
+
+    /// The cgroups of what is kept ready, in one hierarchy.
+    pub(crate) fn waiting(&self) -> Vec<PathBuf> {
+        let worker = self.worker.to_string();
+        let is_warm = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("warm-"));
+        let mut found =
+            cgroups_where(|path| is_warm(path) && path.iter().any(|part| part.to_string_lossy().contains(&worker)));
+        found.sort_by(|a, b| a.file_name().cmp(&b.file_name()).then_with(|| a.cmp(b)));
+        found.dedup_by(|a, b| a.file_name() == b.file_name());
+        found
     }
 
     /// Writes an input; its item.
@@ -100,11 +128,7 @@ pub(crate) fn names(ending: &Ending) -> Vec<&str> {
 
 /// A run of a unit, given as the entries of its table in a catalogue: 64 MiB and a core.
 pub(crate) fn spec(unit: &str) -> RunSpec {
-    let text = format!(
-        "version = 1\n[types.t]\ninput = \"items\"\n[[types.t.stages]]\nname = \"s\"\nunits = [\"u\"]\n\
-         over = \"items\"\nshard = {{ max_items = 9, max_shards = 9 }}\n[units.u]\n{unit}\n"
-    );
-    let catalogue = Catalogue::parse(&text).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+    let catalogue = catalogue(unit);
     RunSpec {
         checkpoint: None,
         run: RunId::new(),
@@ -125,6 +149,15 @@ pub(crate) fn spec(unit: &str) -> RunSpec {
         deadline_unix_ms: None,
         allocation: Allocation::default(),
     }
+}
+
+/// A catalogue of one unit, `u`, given as the entries of its table.
+pub(crate) fn catalogue(unit: &str) -> Catalogue {
+    let text = format!(
+        "version = 1\n[types.t]\ninput = \"items\"\n[[types.t.stages]]\nname = \"s\"\nunits = [\"u\"]\n\
+         over = \"items\"\nshard = {{ max_items = 9, max_shards = 9 }}\n[units.u]\n{unit}\n"
+    );
+    Catalogue::parse(&text).unwrap_or_else(|errors| panic!("{errors}\n{text}"))
 }
 
 /// A run of a shell script, once for the shard.
@@ -162,15 +195,20 @@ pub(crate) async fn until(condition: impl Fn() -> bool, what: &str) {
 
 /// Every cgroup of a run, in all hierarchies.
 pub(crate) fn cgroups(run: RunId) -> Vec<PathBuf> {
+    cgroups_where(|path| path.file_name().and_then(|name| name.to_str()) == Some(&run.to_string()))
+}
+
+fn cgroups_where(wanted: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     let mut open = vec![PathBuf::from("/sys/fs/cgroup")];
     let mut found = Vec::new();
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if entry.file_name().to_str() == Some(&run.to_string()) {
-                    found.push(entry.path());
+                let path = entry.path();
+                if wanted(&path) {
+                    found.push(path.clone());
                 }
-                open.push(entry.path());
+                open.push(path);
             }
         }
     }

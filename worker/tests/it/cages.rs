@@ -37,7 +37,8 @@ fn ends(child: &mut Child) {
 #[tokio::test]
 async fn a_cage_is_resized_while_something_runs_in_it() {
     let detected = enforcer(&EnforcementOptions::default(), WorkerId::new());
-    let cage: Arc<dyn Cage> = detected.enforcer.create(RunId::new(), &limits(Bytes::mib(64))).unwrap().into();
+    let cage: Arc<dyn Cage> =
+        detected.enforcer.create(&RunId::new().to_string(), &limits(Bytes::mib(64))).unwrap().into();
     let mut child = sleeper(cage.joining());
     for mebibytes in [128, 32, 256] {
         cage.resize(&limits(Bytes::mib(mebibytes))).unwrap();
@@ -58,7 +59,7 @@ async fn a_cage_is_resized_while_something_runs_in_it() {
 async fn a_cage_that_is_dropped_kills_what_is_in_it_and_goes() {
     let detected = enforcer(&EnforcementOptions::default(), WorkerId::new());
     let run = RunId::new();
-    let cage = detected.enforcer.create(run, &limits(Bytes::mib(64))).unwrap();
+    let cage = detected.enforcer.create(&run.to_string(), &limits(Bytes::mib(64))).unwrap();
     let mut child = sleeper(cage.joining());
     assert!(!cgroups(run).is_empty());
     drop(cage);
@@ -70,7 +71,7 @@ async fn a_cage_that_is_dropped_kills_what_is_in_it_and_goes() {
 async fn what_a_dead_worker_left_is_swept_and_a_living_one_is_left_alone() {
     let living = enforcer(&EnforcementOptions::default(), WorkerId::new());
     let (run, dead) = (RunId::new(), RunId::new());
-    let cage = living.enforcer.create(run, &limits(Bytes::mib(64))).unwrap();
+    let cage = living.enforcer.create(&run.to_string(), &limits(Bytes::mib(64))).unwrap();
     let mut neighbour = sleeper(cage.joining());
 
     for while_running in [true, false] {

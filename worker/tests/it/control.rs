@@ -153,3 +153,27 @@ async fn a_worker_drains_when_it_is_meant_and_only_then() {
     worker.task.await.unwrap().unwrap();
     assert!(side.report_where(|report| report.leaving).await.draining);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_expects_its_part_of_what_its_fleet_will_start() {
+    let side = &mut FrontendSide::new().await;
+    let executor = Scripted::new();
+    let worker = RunningWorker::start(side, executor.clone()).await;
+    let capacity = side.report().await.capacity.unwrap();
+    let demand = |fleet: &str, starts| {
+        let all = v1::ResourceVector { cpu_millis: capacity.cpu_millis * 4, ..capacity.clone() };
+        let reservation = v1::ResourceVector { cpu_millis: 100, memory_bytes: 1 << 20, ..Default::default() };
+        let (unit, request_type) = ("moment".to_owned(), "t".to_owned());
+        let units = vec![v1::UnitDemand { unit, request_type, starts, reservation: Some(reservation) }];
+        Kind::Demand(v1::Demand { fleet: fleet.to_owned(), horizon_ms: 10_000, capacity: Some(all), units })
+    };
+    side.control(demand("another", 99.0)).await;
+    side.control(demand(FLEET, 8.0)).await;
+    while executor.expected().is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (expected, for_so_long) = executor.expected().unwrap();
+    assert_eq!((expected.len(), expected[0].unit.as_str(), for_so_long), (1, "moment", Duration::from_secs(30)));
+    assert!((expected[0].expectation.starts - 2.0).abs() < 1e-9, "a quarter: {expected:?}");
+    worker.end().await;
+}

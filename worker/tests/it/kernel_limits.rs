@@ -31,7 +31,7 @@ struct Caged {
 impl Caged {
     fn new(options: &EnforcementOptions, limits: &Limits) -> Self {
         let detected = enforcer(options, WorkerId::new());
-        let cage = detected.enforcer.create(RunId::new(), limits).unwrap().into();
+        let cage = detected.enforcer.create(&RunId::new().to_string(), limits).unwrap().into();
         Self { cage, children: Vec::new(), detected }
     }
 
@@ -234,7 +234,7 @@ fn weights_divide_a_core_that_all_want() {
         (0..1024).find(|core| rustix::thread::sched_getaffinity(None).unwrap().is_set(*core)).unwrap().to_string();
     let [mut heavy, mut light] = [4000, 500].map(|cpu| {
         let limits = Limits { memory: Some(Bytes::mib(64)), cpu: CpuMillis(cpu), io: None };
-        let cage: Arc<dyn Cage> = detected.enforcer.create(RunId::new(), &limits).unwrap().into();
+        let cage: Arc<dyn Cage> = detected.enforcer.create(&RunId::new().to_string(), &limits).unwrap().into();
         Caged { cage, children: Vec::new(), detected: detected.clone() }
     });
     for caged in [&mut heavy, &mut light] {

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use forecastle_protos::ids::{RunId, ShardId};
 use forecastle_protos::v1::{self, Outcome};
 use forecastle_resources::{Bytes, BytesPerSecond, CpuMillis, ResourceVector};
+use forecastle_worker::execution::Expected;
 use forecastle_worker::{Ending, Execution, Executor};
 use tokio::time::Instant;
 
@@ -18,6 +19,7 @@ pub(crate) struct Scripted {
     seen: Mutex<Seen>,
     sweeps: AtomicUsize,
     discarded: Mutex<Vec<(ShardId, RunId)>>,
+    expected: Mutex<Option<(Vec<Expected>, Duration)>>,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +49,11 @@ impl Scripted {
         self.discarded.lock().unwrap().clone()
     }
 
+    /// What it was last told to expect, and for how long.
+    pub(crate) fn expected(&self) -> Option<(Vec<Expected>, Duration)> {
+        self.expected.lock().unwrap().clone()
+    }
+
     /// The most that was reserved at a time by what ran.
     pub(crate) fn most(&self) -> ResourceVector {
         self.seen.lock().unwrap().most.clone()
@@ -65,6 +72,10 @@ impl Executor for Scripted {
 
     fn enforcement(&self) -> &'static str {
         "none"
+    }
+
+    fn expect(&self, expected: Vec<Expected>, for_so_long: Duration) {
+        *self.expected.lock().unwrap() = Some((expected, for_so_long));
     }
 
     fn sweep(&self) -> usize {

@@ -194,7 +194,7 @@ fn the_mark_goes_when_it_has_served_and_comes_back_with_a_new_limit() {
     let options = EnforcementOptions { memory_headroom_percent: 50, ..EnforcementOptions::default() };
     let detected = enforcer(&options, WorkerId::new());
     let limits = |memory| Limits { memory: Some(memory), cpu: CpuMillis::cores(1), io: None };
-    let cage = detected.enforcer.create(RunId::new(), &limits(Bytes::mib(100))).unwrap();
+    let cage = detected.enforcer.create(&RunId::new().to_string(), &limits(Bytes::mib(100))).unwrap();
     let folder = cage.joining()[0].parent().unwrap().to_owned();
     let high = || std::fs::read_to_string(folder.join("memory.high")).unwrap().trim().to_owned();
     assert!(high().parse::<u64>().unwrap().abs_diff(50 << 20) < 8192, "{}", high());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use forecastle_catalogue::{
     Accepts, Catalogue, CatalogueErrors, ExitMeaning, InputKind, Invoke, Over, ParameterValue, RenderError, Retry,
-    ShardBounds, Unit, UnitName, Work,
+    ShardBounds, TypedTask, Unit, UnitName, Work,
 };
 use forecastle_resources::{Bytes, BytesPerSecond, CpuMillis, Priority, ResourceVector};
 
@@ -41,7 +41,7 @@ fn every_entry_arrives() {
     assert_eq!(catalogue.unit("checksum").unwrap().reserve.vector.named["licence"], 1);
 
     let manifest = catalogue.unit("manifest").unwrap();
-    assert_eq!(manifest.work, Work::Task("forecastle.manifest".to_owned()));
+    assert_eq!(manifest.work, Work::Task(TypedTask { name: "forecastle.manifest".to_owned(), isolated: false }));
     assert!(manifest.is_in_process() && !compress.is_in_process());
 }
 
@@ -193,6 +193,7 @@ fn the_hash_covers_what_workers_must_agree_on_and_nothing_else() {
         ("LC_ALL = \"C\"", "LC_ALL = \"C.UTF-8\""),
         ("successful_exit_codes = [0]", "successful_exit_codes = [0, 2]"),
         ("retryable_exit_codes = []", "retryable_exit_codes = [1]"),
+        ("task = \"forecastle.manifest\"", "task = \"forecastle.manifest\"\nisolated = true"),
         ("forecastle.manifest", "forecastle.summary"),
     ] {
         let text = ARCHIVE.replace(from, to);

@@ -70,6 +70,11 @@ fn unknown_and_missing_entries_are_named() {
             "task = \"forecastle.manifest\"\nstdout = \"x\"",
             "units.manifest.stdout: only a `command` can have it",
         ),
+        (
+            "invoke = \"each\"",
+            "invoke = \"each\"\nisolated = true",
+            "units.compress.isolated: only a `task` can have it: a command always has a process of its own",
+        ),
     ]);
 }
 

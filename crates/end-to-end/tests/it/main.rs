@@ -7,6 +7,7 @@ mod bad_input;
 mod killed;
 mod measuring;
 mod outliving;
+mod preallocating;
 mod pseudo_terminal;
 mod replaying;
 mod sharing;

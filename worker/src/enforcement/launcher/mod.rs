@@ -5,12 +5,13 @@
 //! - [`supervise`]: outside the cage. It starts the command, adopts whatever the command leaves behind (it is a *child
 //!   subreaper*), kills all of it when the command has ended, when it is told to, or when the worker dies, and says at
 //!   last what the kernel knows of the ended processes.
-//! - [`execute`]: the command's own process. It joins the cage, gives up core dumps and the session, and becomes the
-//!   command.
+//! - [`execute`]: the command's own process. It gives up core dumps and the session, joins the cage, waits for the order
+//!   and becomes the command.
 //!
-//! [`protocol`] is what worker and supervisor tell each other over the supervisor's standard input, a socket: one line
-//! of JSON each way, and between them perhaps the word to tell the command to end. The end of the worker's half is the
-//! order to kill; it comes also if the worker is killed.
+//! [`protocol`] is what worker and supervisor tell each other over the supervisor's standard input, a socket: the
+//! command's standard input, output and error as open files ([`descriptors`]); one line of JSON each way, and between
+//! them perhaps the word to tell the command to end. The end of the worker's half is the order to kill; it comes also if
+//! the worker is killed. Both can be started long before the order comes: joining a cage takes the kernel milliseconds.
 //!
 //! # Why a program of its own
 //!
@@ -18,6 +19,7 @@
 //! `execve`, so every command would seem to have used what the worker uses. The supervisor is small. And no code has
 //! to run between fork and exec in a process with threads.
 
+pub mod descriptors;
 pub mod execute;
 pub mod protocol;
 pub mod supervise;
@@ -42,7 +44,7 @@ const USAGE: u8 = 64;
 /// What `forecastle-launch` does; `arguments` are those after the program's name.
 pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match arguments.next().as_ref().and_then(|word| word.to_str()) {
-        Some(SUPERVISE) => supervise::main(),
+        Some(SUPERVISE) => supervise::main(arguments),
         Some(EXECUTE) => execute::main(arguments),
         _ => {
             let _ = writeln!(std::io::stderr(), "forecastle-launch is started by forecastle-worker, not by people");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What to start. Standard output and error are those of the supervisor; standard input is empty.
+/// What to start. Before it go three [descriptors](super::descriptors): standard input, output and error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchOrder {
     /// Program and arguments; never empty.
@@ -14,8 +14,6 @@ pub struct LaunchOrder {
     pub environment: BTreeMap<String, String>,
     /// The working directory.
     pub directory: PathBuf,
-    /// Files to each of which the process writes `0` before it becomes the program.
-    pub joining: Vec<PathBuf>,
 }
 
 /// What the worker writes after the order to tell the command to end: SIGTERM to its process group. Closing the socket

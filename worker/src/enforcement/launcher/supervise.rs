@@ -1,5 +1,6 @@
 //! The supervisor of one command.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -15,11 +16,11 @@ use crate::enforcement::launcher::EXECUTE;
 use crate::enforcement::launcher::child_signal;
 use crate::enforcement::launcher::child_usage::child_usage;
 use crate::enforcement::launcher::descendants;
-use crate::enforcement::launcher::execute::SEPARATOR;
-use crate::enforcement::launcher::protocol::{Ended, LaunchFailure, LaunchOrder, LaunchReport, LaunchStep};
+use crate::enforcement::launcher::descriptors;
+use crate::enforcement::launcher::protocol::{Ended, LaunchFailure, LaunchReport, LaunchStep};
 
 /// The longest order. The kernel takes no more than a few mebibytes of arguments and environment.
-const LONGEST_ORDER: u64 = 64 << 20;
+pub(crate) const LONGEST_ORDER: u64 = 64 << 20;
 
 /// How often orphans that have ended are waited for while the command runs.
 const REAP_EVERY: Duration = Duration::from_secs(1);
@@ -30,8 +31,9 @@ const DEATH_WITHIN: Duration = Duration::from_secs(10);
 /// Between two rounds of killing.
 const KILL_EVERY: Duration = Duration::from_millis(2);
 
-pub(crate) fn main() -> ExitCode {
-    match serve() {
+/// `supervise FILE…`: the files are those that the command's process writes `0` to.
+pub(crate) fn main(joining: impl Iterator<Item = OsString>) -> ExitCode {
+    match serve(joining) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "forecastle-launch: {error}");
@@ -40,26 +42,27 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn serve() -> io::Result<()> {
+fn serve(joining: impl Iterator<Item = OsString>) -> io::Result<()> {
     child_signal::expect_children()?;
     let worker = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut line = String::new();
-    let mut reader = BufReader::new((&worker).take(LONGEST_ORDER));
-    reader.read_line(&mut line)?;
-    // Whatever follows the order is the word to end.
-    let told = !reader.buffer().is_empty();
-    let order: LaunchOrder = serde_json::from_str(&line).map_err(io::Error::other)?;
-    let report = match Supervisor::start(&order, &worker) {
-        Ok(supervisor) => LaunchReport::Ended(supervisor.run(told)?),
-        Err(failure) => {
-            // The process that failed is waited for; it left nobody behind.
-            reap(None)?;
-            LaunchReport::Failed(failure)
-        }
+    let report = match Supervisor::start(joining, &worker) {
+        Ok(supervisor) => match supervisor.order()? {
+            Ordered::Started { told } => Some(LaunchReport::Ended(supervisor.run(told)?)),
+            Ordered::Failed(failure) => Some(LaunchReport::Failed(failure)),
+            Ordered::Nothing => None,
+        },
+        Err(failure) => Some(LaunchReport::Failed(failure)),
     };
+    // Whatever was not reached.
+    end_all(Instant::now())?;
+    let Some(report) = report else { return Ok(()) };
     let mut text = serde_json::to_vec(&report).map_err(io::Error::other)?;
     text.push(b'\n');
-    (&worker).write_all(&text)
+    match (&worker).write_all(&text) {
+        // The worker did not wait for it.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
 
 struct Supervisor<'a> {
@@ -67,59 +70,97 @@ struct Supervisor<'a> {
     command: Pid,
     /// Readable once the command has ended.
     handle: OwnedFd,
+    /// To the command's process, until that becomes the program.
+    word: UnixStream,
+}
+
+/// What has come of the wait for an order.
+enum Ordered {
+    /// The program has been loaded; `told` if it is to end already.
+    Started { told: bool },
+    /// It could not be.
+    Failed(LaunchFailure),
+    /// Nobody wants anything to be started any more.
+    Nothing,
 }
 
 impl<'a> Supervisor<'a> {
-    /// Returns once the command's program has been loaded.
-    fn start(order: &LaunchOrder, worker: &'a UnixStream) -> Result<Self, LaunchFailure> {
-        let prepare =
-            |what: &'static str| move |error: io::Error| LaunchFailure::new(LaunchStep::Prepare, what, &error);
+    /// Starts the process that will be the command's, and has it join.
+    fn start(joining: impl Iterator<Item = OsString>, worker: &'a UnixStream) -> Result<Self, LaunchFailure> {
         // What the command leaves behind becomes a child of this process, however often it forks.
         set_child_subreaper(Some(getpid())).map_err(|error| prepare("cannot adopt processes")(error.into()))?;
-        let (mut word, sender) = UnixStream::pair().map_err(prepare("cannot make a socket"))?;
+        let (word, sender) = UnixStream::pair().map_err(prepare("cannot make a socket"))?;
         let child = Command::new("/proc/self/exe")
             .arg(EXECUTE)
-            .args(&order.joining)
-            .arg(SEPARATOR)
-            .args(&order.argv)
+            .args(joining)
             .env_clear()
-            .envs(&order.environment)
-            .current_dir(&order.directory)
             .stdin(Stdio::from(OwnedFd::from(sender)))
+            .stdout(Stdio::null())
             .spawn()
             .map_err(prepare("cannot start a process"))?;
-        let mut failure = Vec::new();
-        // Ends when the other side is closed: by becoming the program, or by dying.
-        word.read_to_end(&mut failure).map_err(prepare("cannot hear of the process"))?;
-        if !failure.is_empty() {
-            return Err(serde_json::from_slice(&failure)
-                .map_err(io::Error::from)
-                .map_err(prepare("cannot start it"))?);
-        }
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let command = pid.ok_or_else(|| prepare("cannot find it")(io::Error::from(io::ErrorKind::InvalidData)))?;
         let handle = pidfd_open(command, PidfdFlags::empty())
             .map_err(|error| prepare("cannot watch it (Linux 5.3 is needed)")(error.into()))?;
-        Ok(Self { worker, command, handle })
+        Ok(Self { worker, command, handle, word })
+    }
+
+    /// Waits for the order and hands it on. Returns once the program has been loaded.
+    fn order(&self) -> io::Result<Ordered> {
+        if self.wait_for_order()? {
+            let Some(streams) = descriptors::receive::<3>(self.worker)? else { return Ok(Ordered::Nothing) };
+            let mut line = Vec::new();
+            let mut reader = BufReader::new(self.worker.take(LONGEST_ORDER));
+            if reader.read_until(b'\n', &mut line)? == 0 {
+                return Ok(Ordered::Nothing);
+            }
+            // Whatever follows the order is the word to end.
+            let told = !reader.buffer().is_empty();
+            let [stdin, stdout, stderr] = &streams;
+            let handed = descriptors::send(&self.word, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])
+                .and_then(|()| (&self.word).write_all(&line));
+            // Whoever reads from the other ends sees when the command closes its own.
+            drop(streams);
+            let failure = self.failure();
+            return Ok(match (failure, handed) {
+                (Some(failure), _) => Ordered::Failed(failure),
+                (None, Ok(())) => Ordered::Started { told },
+                (None, Err(error)) => Ordered::Failed(prepare("cannot hand over the order")(error)),
+            });
+        }
+        let died = || prepare("its process ended before it was told what to do")(io::ErrorKind::BrokenPipe.into());
+        Ok(Ordered::Failed(self.failure().unwrap_or_else(died)))
+    }
+
+    /// False if the command's process ends before there is an order.
+    fn wait_for_order(&self) -> io::Result<bool> {
+        loop {
+            let mut watched =
+                [PollFd::new(self.worker, PollFlags::IN | PollFlags::RDHUP), PollFd::new(&self.handle, PollFlags::IN)];
+            match poll(&mut watched, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) if watched[0].revents().is_empty() => return Ok(false),
+                Ok(_) => return Ok(true),
+            }
+        }
+    }
+
+    /// What the command's process says went wrong. Ends when that closes its side: by becoming the program, or by dying.
+    fn failure(&self) -> Option<LaunchFailure> {
+        let mut said = Vec::new();
+        if let Err(error) = (&self.word).read_to_end(&mut said) {
+            return Some(prepare("cannot hear of the process")(error));
+        }
+        if said.is_empty() {
+            return None;
+        }
+        Some(serde_json::from_slice(&said).unwrap_or_else(|error| prepare("cannot start it")(error.into())))
     }
 
     fn run(self, told: bool) -> io::Result<Ended> {
         let (status, told_to_end) = self.wait(told)?;
-        let before = Instant::now();
-        let mut left_behind = 0;
-        let immortal = loop {
-            // Everything that is left, as long as anything is.
-            match reap(None)? {
-                Reaped::NoneLeft => break 0,
-                Reaped::SomeLeft(_) => {}
-            }
-            let killed = descendants::kill_all()?;
-            left_behind = killed.max(left_behind);
-            if before.elapsed() > DEATH_WITHIN {
-                break killed;
-            }
-            std::thread::sleep(KILL_EVERY);
-        };
+        let (left_behind, immortal) = end_all(Instant::now())?;
         Ok(Ended {
             exit_code: status.and_then(WaitStatus::exit_status),
             signal: status.and_then(WaitStatus::terminating_signal),
@@ -176,6 +217,28 @@ impl<'a> Supervisor<'a> {
                 }
             }
         }
+    }
+}
+
+fn prepare(what: &'static str) -> impl Fn(io::Error) -> LaunchFailure {
+    move |error| LaunchFailure::new(LaunchStep::Prepare, what, &error)
+}
+
+/// Kills everything that is left, as long as anything is; answers how many processes there were, and how many are still
+/// there.
+fn end_all(since: Instant) -> io::Result<(u32, u32)> {
+    let mut left_behind = 0;
+    loop {
+        match reap(None)? {
+            Reaped::NoneLeft => return Ok((left_behind, 0)),
+            Reaped::SomeLeft(_) => {}
+        }
+        let killed = descendants::kill_all()?;
+        left_behind = killed.max(left_behind);
+        if since.elapsed() > DEATH_WITHIN {
+            return Ok((left_behind, killed));
+        }
+        std::thread::sleep(KILL_EVERY);
     }
 }
 
