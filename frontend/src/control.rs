@@ -49,16 +49,31 @@ impl Control {
         for won in won.chunks(RUNS_A_MESSAGE) {
             let shards =
                 won.iter().map(|(shard, run)| v1::WonBy { shard_id: shard.to_string(), run_id: run.to_string() });
-            let Some(confirmation) =
-                self.send(Kind::DiscardOutputs(v1::DiscardOutputs { shards: shards.collect() })).await
-            else {
-                return false;
-            };
-            if !confirmation.outcome().await.is_confirmed() {
+            if !self.discard(v1::DiscardOutputs { shards: shards.collect(), runs: Vec::new() }).await {
                 return false;
             }
         }
         true
+    }
+
+    /// Tells every worker of runs that are of no use: what they left goes. True once the broker has handed it to whoever
+    /// listens.
+    pub async fn discard_runs(&self, runs: &[(ShardId, RunId)]) -> bool {
+        for runs in runs.chunks(RUNS_A_MESSAGE) {
+            let runs =
+                runs.iter().map(|(shard, run)| v1::RunOf { shard_id: shard.to_string(), run_id: run.to_string() });
+            if !self.discard(v1::DiscardOutputs { shards: Vec::new(), runs: runs.collect() }).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn discard(&self, discard: v1::DiscardOutputs) -> bool {
+        match self.send(Kind::DiscardOutputs(discard)).await {
+            Some(confirmation) => confirmation.outcome().await.is_confirmed(),
+            None => false,
+        }
     }
 
     /// Tells a fleet what it is expected to start soon.

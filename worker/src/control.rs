@@ -93,7 +93,7 @@ impl Control {
             }
             Some(Kind::DiscardOutputs(discard)) => {
                 counter!(CONTROLS, "kind" => "discard-outputs").increment(1);
-                if !sweeper::discard_outputs(Arc::clone(&self.executor), &discard.shards).await {
+                if !sweeper::discard_outputs(Arc::clone(&self.executor), &discard).await {
                     unreadable("some shards or runs whose outputs matter cannot be read");
                 }
             }

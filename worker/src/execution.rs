@@ -107,6 +107,11 @@ pub trait Executor: Send + Sync + 'static {
     fn discard_outputs(&self, _shard: ShardId, _winner: RunId) -> usize {
         0
     }
+
+    /// Removes what a run left in the store; true if there was something. Blocks.
+    fn discard_output(&self, _shard: ShardId, _run: RunId) -> bool {
+        false
+    }
 }
 
 /// Runs of a unit that are expected to start here soon.

@@ -36,14 +36,16 @@ pub(crate) async fn run(executor: Arc<dyn Executor>, stop: CancellationToken) {
     }
 }
 
-/// Removes the outputs of runs that did not win. An entry that names no shard or run is left out, and said so by
-/// answering false.
-pub(crate) async fn discard_outputs(executor: Arc<dyn Executor>, won: &[v1::WonBy]) -> bool {
-    let readable: Vec<(ShardId, RunId)> =
-        won.iter().filter_map(|won| Some((won.shard_id.parse().ok()?, won.run_id.parse().ok()?))).collect();
-    let all = readable.len() == won.len();
+/// Removes the outputs of runs that did not win, and of those that were given up. An entry that names no shard or run is
+/// left out, and said so by answering false.
+pub(crate) async fn discard_outputs(executor: Arc<dyn Executor>, discard: &v1::DiscardOutputs) -> bool {
+    let read = |shard: &str, run: &str| -> Option<(ShardId, RunId)> { Some((shard.parse().ok()?, run.parse().ok()?)) };
+    let won: Vec<_> = discard.shards.iter().filter_map(|won| read(&won.shard_id, &won.run_id)).collect();
+    let given_up: Vec<_> = discard.runs.iter().filter_map(|run| read(&run.shard_id, &run.run_id)).collect();
+    let all = won.len() == discard.shards.len() && given_up.len() == discard.runs.len();
     let discarded = tokio::task::spawn_blocking(move || {
-        readable.into_iter().map(|(shard, winner)| executor.discard_outputs(shard, winner)).sum::<usize>()
+        let lost: usize = won.into_iter().map(|(shard, winner)| executor.discard_outputs(shard, winner)).sum();
+        lost + given_up.into_iter().filter(|(shard, run)| executor.discard_output(*shard, *run)).count()
     });
     match discarded.await {
         Ok(0) => {}

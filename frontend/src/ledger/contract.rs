@@ -228,6 +228,17 @@ pub struct Outgrown {
     pub shards: Vec<(ShardId, RunId)>,
 }
 
+/// A run that was declared to have ended, of a shard that has ended since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftBehind {
+    /// The shard.
+    pub shard: ShardId,
+    /// The run.
+    pub run: RunId,
+    /// It succeeded after all, and is the shard's result.
+    pub won: bool,
+}
+
 /// What a change to the ledger means for everyone else. All of it can be derived again from the ledger after a crash.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Changes {
@@ -459,6 +470,12 @@ pub trait Ledger: Send + Sync {
 
     /// Of shards with completion events after `seq`, those that have succeeded and had runs that did not win.
     async fn outgrown_after(&self, seq: i64, limit: u32) -> Result<Outgrown, Error>;
+
+    /// Runs that were declared to have ended (lost, late) and whose shard has ended since, at most `limit` of them.
+    async fn left_behind(&self, limit: u32) -> Result<Vec<LeftBehind>, Error>;
+
+    /// Forgets runs that were left behind: workers were told.
+    async fn forget_left_behind(&self, runs: Vec<RunId>) -> Result<(), Error>;
 
     /// Attempts whose message the broker has and that nobody claimed, without those that were ordered `lately`
     /// (milliseconds since 1970).

@@ -111,7 +111,8 @@ impl Sweeper {
     }
 
     /// Tells workers which runs won where there were several, once for each shard and again when another of its runs
-    /// ends. The watermark moves after the broker has handed it on.
+    /// ends; and which runs were given up, once their shard has ended however it did. The ledger forgets that after the
+    /// broker has handed it on.
     async fn discard_outputs(&self) -> Result<(), Error> {
         while !self.fleet.borrow().workers.is_empty() {
             let watermark = self.ledger.watermark(READER).await?;
@@ -121,6 +122,14 @@ impl Sweeper {
                 break;
             }
             self.ledger.set_watermark(READER, last).await?;
+        }
+        while !self.fleet.borrow().workers.is_empty() {
+            let left = self.ledger.left_behind(EVENTS).await?;
+            let of_no_use: Vec<_> = left.iter().filter(|left| !left.won).map(|left| (left.shard, left.run)).collect();
+            if left.is_empty() || !self.control.discard_runs(&of_no_use).await {
+                break;
+            }
+            self.ledger.forget_left_behind(left.iter().map(|left| left.run).collect()).await?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use forecastle_frontend::catalogue_store::CatalogueStore;
 use forecastle_frontend::failure_policy::CataloguePolicy;
 use forecastle_frontend::ledger::sqlite::SqliteLedger;
 use forecastle_frontend::ledger::{
-    Changes, Counters, DeadListing, Decision, DecisionKind, EventKind, Ledger, NotDead, Readers, ShardState,
+    Changes, Counters, DeadListing, Decision, DecisionKind, EventKind, Ledger, LeftBehind, NotDead, Readers, ShardState,
 };
 use forecastle_protos::ids::{RequestId, RunId, ShardId, WorkerId};
 use forecastle_protos::v1::{self, Outcome, RequestState};
@@ -340,6 +340,36 @@ async fn a_run_is_of_no_use_once_its_shard_has_ended_or_it_was_declared_to_have_
 }
 
 #[tokio::test]
+async fn what_was_given_up_is_left_behind_once_its_shard_has_ended_and_only_until_it_is_forgotten() {
+    let open = Open::new();
+    let (request, ready) = open.started(3, archive()).await;
+    open.ledger.release(ready.iter().map(|s| release(*s, 1)).collect()).await.unwrap();
+    let (lost, after_all, late) = (RunId::new(), RunId::new(), RunId::new());
+    let runs = [lost, after_all, late];
+    let claims = runs.iter().zip(&ready).map(|(run, shard)| event(*run, *shard, 1, None)).collect();
+    open.ledger.apply(claims, 3000).await.unwrap();
+    let decisions = vec![
+        decision(DecisionKind::Lost, ready[0], 1, Some(lost)),
+        decision(DecisionKind::Lost, ready[1], 1, Some(after_all)),
+        decision(DecisionKind::Late, ready[2], 1, Some(late)),
+    ];
+    assert_eq!(open.ledger.decide(decisions, 5000).await.unwrap().made.len(), 3);
+    assert_eq!(open.ledger.left_behind(10).await.unwrap(), [], "they may still win");
+
+    open.ledger.apply(vec![event(after_all, ready[1], 1, Some(Outcome::Succeeded))], 6000).await.unwrap();
+    let left = |shard, run, won| LeftBehind { shard, run, won };
+    assert_eq!(open.ledger.left_behind(10).await.unwrap(), [left(ready[1], after_all, true)]);
+    open.ledger.cancel(request, 7000).await.unwrap();
+    let mut all = open.ledger.left_behind(10).await.unwrap();
+    all.sort_by_key(|left| left.shard);
+    let expected = [left(ready[0], lost, false), left(ready[1], after_all, true), left(ready[2], late, false)];
+    assert_eq!(all, expected);
+    assert_eq!(open.ledger.left_behind(1).await.unwrap().len(), 1);
+    open.ledger.forget_left_behind(vec![lost, after_all]).await.unwrap();
+    assert_eq!(open.ledger.left_behind(10).await.unwrap(), [left(ready[2], late, false)]);
+}
+
+#[tokio::test]
 async fn a_stuck_attempt_is_followed_by_the_next_unless_somebody_claimed_it() {
     let open = Open::new();
     let (_, ready) = open.started(2, archive()).await;
@@ -385,7 +415,7 @@ async fn a_ledger_of_the_first_version_is_brought_up_to_date_and_its_dead_are_fo
     let database = rusqlite::Connection::open(open.folder.path().join("ledger/ledger.sqlite3")).unwrap();
     database
         .execute_batch(
-            "DROP TABLE dead; DROP TABLE decisions; DROP TABLE stage_forecasts; DROP TABLE event_gaps;
+            "DROP TABLE dead; DROP TABLE decisions; DROP TABLE stage_forecasts; DROP TABLE event_gaps; DROP TABLE given_up;
              ALTER TABLE exceptions DROP COLUMN returned; ALTER TABLE requests DROP COLUMN sent_sha256; PRAGMA user_version = 1",
         )
         .unwrap();

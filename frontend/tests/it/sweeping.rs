@@ -150,3 +150,44 @@ async fn a_run_that_its_living_worker_forgot_and_one_whose_worker_is_silent_are_
     };
     assert_eq!(tokio::join!(stopped, reports).0, "superseded");
 }
+
+#[tokio::test]
+async fn what_a_lost_run_left_goes_also_if_its_request_never_succeeds() {
+    let mut service = Service::start().await;
+    service.sweep(GRACE);
+    let request = service.submit_note().await;
+    let first = attempt(&service, 1).await;
+    steal(&service, &first).await;
+    let lost = RunId::new();
+    service.tell(vec![service.event(lost, &first, EventKind::Claimed)]).await;
+    assert_eq!(decided(&service, DecisionKind::Lost, &[]).await, [DecisionKind::Lost]);
+    attempt(&service, 2).await;
+    // Until then it may be heard of, and win.
+    let mut heard = service.control_messages().await;
+    service.ledger.cancel(request.parse().unwrap(), 1).await.unwrap();
+    let discarded = async {
+        loop {
+            let message = crate::service::next_message(&mut heard).await;
+            if let Some(Kind::DiscardOutputs(discard)) = v1::ControlMessage::decode(&*message.body).unwrap().kind {
+                break discard;
+            }
+        }
+    };
+    let reports = async {
+        loop {
+            service.reports(Vec::new());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let discard = tokio::select! {
+        discard = discarded => discard,
+        () = reports => unreachable!(),
+    };
+    let expected = v1::RunOf { shard_id: first.release.shard.to_string(), run_id: lost.to_string() };
+    assert_eq!((discard.shards, discard.runs), (vec![], vec![expected]));
+    let deadline = Instant::now() + PATIENCE;
+    while !service.ledger.left_behind(10).await.unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "it is said once");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -129,4 +129,8 @@ impl Executor for LocalExecutor {
     fn discard_outputs(&self, shard: ShardId, winner: RunId) -> usize {
         self.runner.discard_outputs(shard, winner)
     }
+
+    fn discard_output(&self, shard: ShardId, run: RunId) -> bool {
+        self.runner.discard_output(shard, run)
+    }
 }

@@ -111,21 +111,16 @@ impl OutputStore {
         for entry in entries {
             let path = entry.map_err(StoreError::io("read", &parent))?.path();
             let run = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<RunId>().ok());
-            if run.is_none_or(|run| run == winner) {
-                continue;
-            }
-            let folder = RunFolder { output: path.join("output"), path };
-            let left = [folder.output.clone(), folder.beside(checkpoint_file::NAME), checkpoint_file::part(&folder)];
-            if left.iter().any(|left| left.exists()) {
-                for checkpoint in &left[1..] {
-                    // A neighbour may be at it too.
-                    let _ = fs::remove_file(checkpoint);
-                }
-                folder.discard()?;
-                discarded += 1;
+            if run.is_some_and(|run| run != winner) {
+                discarded += usize::from(discard(path)?);
             }
         }
         Ok(discarded)
+    }
+
+    /// Removes the result and the checkpoint of a run; what it said stays. True if it had some. Blocks.
+    pub fn discard_run(&self, shard: ShardId, run: RunId) -> Result<bool, StoreError> {
+        discard(self.folder_of(shard).join(run.to_string()))
     }
 
     fn folder_of(&self, shard: ShardId) -> PathBuf {
@@ -323,6 +318,22 @@ fn decode(text: &str) -> Option<PathBuf> {
         }
     }
     (!bytes.contains(&0)).then(|| std::ffi::OsString::from_vec(bytes).into())
+}
+
+/// Removes what is of no use of a run's folder; true if there was something.
+fn discard(path: PathBuf) -> Result<bool, StoreError> {
+    let folder = RunFolder { output: path.join("output"), path };
+    let [part, next] = checkpoint_file::parts(&folder);
+    let checkpoints = [folder.beside(checkpoint_file::NAME), part, next];
+    if !folder.output.exists() && !checkpoints.iter().any(|left| left.exists()) {
+        return Ok(false);
+    }
+    for checkpoint in checkpoints {
+        // A neighbour may be at it too.
+        let _ = fs::remove_file(checkpoint);
+    }
+    folder.discard()?;
+    Ok(true)
 }
 
 #[cfg(test)]

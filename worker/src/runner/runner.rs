@@ -155,6 +155,14 @@ impl Runner {
         })
     }
 
+    /// Removes what a run left in the store; true if there was something. Blocks.
+    pub fn discard_output(&self, shard: ShardId, run: RunId) -> bool {
+        self.shared.store.discard_run(shard, run).unwrap_or_else(|error| {
+            tracing::warn!(%shard, %run, %error, "the output of a run that was given up stays");
+            false
+        })
+    }
+
     /// Runs. When it answers, nothing of the run is left but its output and what it said.
     pub async fn run(&self, spec: RunSpec) -> Ending {
         let (shared, spec) = (Arc::clone(&self.shared), Arc::new(spec));

@@ -101,12 +101,17 @@ async fn outputs_of_runs_that_did_not_win_are_discarded_as_the_frontend_says() {
     let winner = RunId::new();
     let won = |shard: String, run: String| v1::WonBy { shard_id: shard, run_id: run };
     let unreadable = won("no-shard".to_owned(), winner.to_string());
-    let discard = v1::DiscardOutputs { shards: vec![unreadable, won(shard.to_string(), winner.to_string())] };
+    let given_up = RunId::new();
+    let run = |run: &str| v1::RunOf { shard_id: shard.to_string(), run_id: run.to_owned() };
+    let discard = v1::DiscardOutputs {
+        shards: vec![unreadable, won(shard.to_string(), winner.to_string())],
+        runs: vec![run("no run"), run(&given_up.to_string())],
+    };
     side.control(Kind::DiscardOutputs(discard)).await;
-    while executor.discarded().is_empty() {
+    while executor.discarded_runs().is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(executor.discarded(), [(shard, winner)]);
+    assert_eq!((executor.discarded(), executor.discarded_runs()), (vec![(shard, winner)], vec![(shard, given_up)]));
     worker.end().await;
 }
 

@@ -19,6 +19,7 @@ pub(crate) struct Scripted {
     seen: Mutex<Seen>,
     sweeps: AtomicUsize,
     discarded: Mutex<Vec<(ShardId, RunId)>>,
+    discarded_runs: Mutex<Vec<(ShardId, RunId)>>,
     expected: Mutex<Option<(Vec<Expected>, Duration)>>,
 }
 
@@ -47,6 +48,11 @@ impl Scripted {
     /// Shards with the runs that won, as it was told to discard the outputs of the others.
     pub(crate) fn discarded(&self) -> Vec<(ShardId, RunId)> {
         self.discarded.lock().unwrap().clone()
+    }
+
+    /// Runs whose outputs it was told to discard.
+    pub(crate) fn discarded_runs(&self) -> Vec<(ShardId, RunId)> {
+        self.discarded_runs.lock().unwrap().clone()
     }
 
     /// What it was last told to expect, and for how long.
@@ -86,6 +92,11 @@ impl Executor for Scripted {
     fn discard_outputs(&self, shard: ShardId, winner: RunId) -> usize {
         self.discarded.lock().unwrap().push((shard, winner));
         1
+    }
+
+    fn discard_output(&self, shard: ShardId, run: RunId) -> bool {
+        self.discarded_runs.lock().unwrap().push((shard, run));
+        true
     }
 
     async fn execute(&self, execution: Execution) -> Ending {

@@ -7,7 +7,7 @@ use prost::Message as _;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use uuid::Uuid;
 
-use super::attempts::{Current, count_failure, counters, current, forget_attempt, has_other_runs};
+use super::attempts::{Current, count_failure, counters, current, forget_attempt, give_up, has_other_runs};
 use super::batch::{Batch, RequestRow};
 use super::{chunk, dead, during, signed, unsigned};
 use crate::ledger::{
@@ -352,6 +352,7 @@ fn record_event(
             completed.forecast = body.and_then(|b| b.forecast.clone());
             completed.size_class = body.map(|b| b.class.clone()).unwrap_or_default();
         }
+        give_up(batch.connection, request.seq, event.shard, event.run)?;
     }
     batch
         .connection

@@ -1,6 +1,6 @@
 //! Rows of attempts: the one in flight, and how earlier ones ended.
 
-use forecastle_protos::ids::ShardId;
+use forecastle_protos::ids::{RunId, ShardId};
 use prost::Message as _;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -114,5 +114,14 @@ pub(super) fn count_failure(
             ])
         })
         .map_err(during("recording a failure"))?;
+    Ok(())
+}
+
+/// Remembers that a run was declared to have ended: nobody saw to what it left.
+pub(super) fn give_up(connection: &Connection, request: i64, shard: ShardId, run: RunId) -> Result<(), Error> {
+    connection
+        .prepare_cached("INSERT OR IGNORE INTO given_up (run_id, request, stage, shard) VALUES (?1, ?2, ?3, ?4)")
+        .and_then(|mut statement| statement.execute(params![run.0, request, shard.stage, shard.index]))
+        .map_err(during("giving up a run"))?;
     Ok(())
 }

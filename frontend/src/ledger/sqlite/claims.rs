@@ -3,13 +3,13 @@
 use std::ops::RangeInclusive;
 
 use forecastle_protos::ids::{RunId, ShardId};
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
 use super::batch::{Batch, shard_id};
 use super::chunk::{self, AttemptBody};
 use super::queries::rows;
 use super::{apply, during};
-use crate::ledger::{Claim, Error, LiveRun, ShardEvent, Unclaimed};
+use crate::ledger::{Claim, Error, LeftBehind, LiveRun, ShardEvent, Unclaimed};
 
 /// Every live run, with what its attempt was ordered with if that is still in flight.
 pub(super) fn claims(connection: &Connection) -> Result<Vec<Claim>, Error> {
@@ -51,6 +51,35 @@ pub(super) fn of_no_use(connection: &Connection, runs: Vec<(RunId, ShardId)>) ->
         }
     }
     Ok(found)
+}
+
+/// Runs that were given up and whose shard has ended since.
+pub(super) fn left_behind(connection: &Connection, limit: u32) -> Result<Vec<LeftBehind>, Error> {
+    rows(
+        connection,
+        "listing runs that were given up",
+        "SELECT r.id, g.stage, g.shard, g.run_id,
+                EXISTS (SELECT 1 FROM events e WHERE e.run_id = g.run_id AND e.winning = 1)
+         FROM given_up g JOIN requests r ON r.seq = g.request
+         JOIN chunks c ON c.request = g.request AND c.stage = g.stage AND c.chunk = g.shard / ?1
+         WHERE substr(c.states, g.shard % ?1 + 1, 1) IN (x'04', x'05', x'06') LIMIT ?2",
+        params![chunk::SHARDS, limit],
+        |row| {
+            let shard = shard_id(row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(LeftBehind { shard, run: RunId(row.get(3)?), won: row.get(4)? })
+        },
+    )
+}
+
+/// Forgets runs that were given up.
+pub(super) fn forget_left_behind(connection: &Connection, runs: &[RunId]) -> Result<(), Error> {
+    for run in runs {
+        connection
+            .prepare_cached("DELETE FROM given_up WHERE run_id = ?1")
+            .and_then(|mut statement| statement.execute([run.0]))
+            .map_err(during("forgetting a run that was given up"))?;
+    }
+    Ok(())
 }
 
 /// Attempts that the broker has and that nobody claimed, without those that were ordered lately.

@@ -19,9 +19,9 @@ use super::{
 };
 use crate::clock::now_ms;
 use crate::ledger::{
-    Admission, Admitted, Changes, Claim, DeadListing, DeadShard, Decided, Decision, Error, Ledger, Listing, NotDead,
-    OpenWork, Outgrown, Pruned, Readers, RecordedDecision, RecordedEvent, RecordedStage, Release, Repeated, Replay,
-    ReplyAddress, RequestHead, RetryPolicy, RunEvent, ShardHistory, ShardSpec, StageForecast, Stray, Unclaimed,
+    Admission, Admitted, Changes, Claim, DeadListing, DeadShard, Decided, Decision, Error, Ledger, LeftBehind, Listing,
+    NotDead, OpenWork, Outgrown, Pruned, Readers, RecordedDecision, RecordedEvent, RecordedStage, Release, Repeated,
+    Replay, ReplyAddress, RequestHead, RetryPolicy, RunEvent, ShardHistory, ShardSpec, StageForecast, Stray, Unclaimed,
 };
 
 /// A ledger in a folder: `ledger.sqlite3` and the lock of its owner.
@@ -224,6 +224,14 @@ impl Ledger for SqliteLedger {
 
     async fn outgrown_after(&self, seq: i64, limit: u32) -> Result<Outgrown, Error> {
         self.reader.read(move |c| history::outgrown_after(c, seq, limit)).await
+    }
+
+    async fn left_behind(&self, limit: u32) -> Result<Vec<LeftBehind>, Error> {
+        self.reader.read(move |c| claims::left_behind(c, limit)).await
+    }
+
+    async fn forget_left_behind(&self, runs: Vec<RunId>) -> Result<(), Error> {
+        self.write(move |c| claims::forget_left_behind(c, &runs)).await
     }
 
     async fn unclaimed(&self, lately: RangeInclusive<u64>) -> Result<Vec<Unclaimed>, Error> {

@@ -7,13 +7,14 @@ use super::{during, history, signed};
 use crate::ledger::{Error, Pruned, Readers, Stray};
 
 /// Tables with rows of a request, besides `requests` itself.
-const OF_A_REQUEST: [&str; 7] = [
+const OF_A_REQUEST: [&str; 8] = [
     "DELETE FROM stages WHERE request = ?1",
     "DELETE FROM chunks WHERE request = ?1",
     "DELETE FROM attempts WHERE request = ?1",
     "DELETE FROM exceptions WHERE request = ?1",
     "DELETE FROM runs WHERE request = ?1",
     "DELETE FROM dead WHERE request = ?1",
+    "DELETE FROM given_up WHERE request = ?1",
     "DELETE FROM requests WHERE seq = ?1",
 ];
 

@@ -7,10 +7,10 @@ use super::during;
 use crate::ledger::Error;
 
 /// The schema's version, in SQLite's `user_version`.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// What brings a ledger of version `n` to `n + 1`, at index `n`.
-const MIGRATIONS: [&str; VERSION as usize] = [V1, V2, V3];
+const MIGRATIONS: [&str; VERSION as usize] = [V1, V2, V3, V4];
 
 const V1: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
@@ -135,6 +135,18 @@ CREATE TABLE strays (
 /// What was sent, word for word, beside what was meant by it.
 const V3: &str = "
 ALTER TABLE requests ADD COLUMN sent_sha256 BLOB;
+";
+
+/// What runs that were given up may have left in the store.
+const V4: &str = "
+-- Runs that were declared to have ended, until their shard has ended and workers were told to discard what they left.
+CREATE TABLE given_up (
+    run_id  BLOB    PRIMARY KEY,
+    request INTEGER NOT NULL,
+    stage   INTEGER NOT NULL,
+    shard   INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE INDEX given_up_by_request ON given_up (request);
 ";
 
 /// Budgets that are told apart, the dead, and the logs. What failed under version 1 is dead without a code.
