@@ -172,6 +172,10 @@ fn ledger_is_at_rest(evidence: &Evidence<'_>, findings: &mut Findings) -> anyhow
     if !unplanned.is_empty() {
         violations.push(format!("requests are not planned: {unplanned:?}"));
     }
+    let left_behind = now(evidence.ledger.left_behind(u32::MAX))?;
+    if !left_behind.is_empty() {
+        violations.push(format!("nobody was told of runs that were given up: {left_behind:?}"));
+    }
     Ok(())
 }
 

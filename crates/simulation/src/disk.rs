@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use forecastle_frontend::ledger::sqlite::SqliteLedger;
 use forecastle_frontend::ledger::{
-    Admission, Admitted, Changes, Claim, DeadListing, DeadShard, Decided, Decision, Error, Ledger, Listing, NotDead,
-    OpenWork, Outgrown, Pruned, Readers, RecordedDecision, RecordedEvent, RecordedStage, Release, Repeated, Replay,
-    ReplyAddress, RequestHead, RetryPolicy, RunEvent, ShardHistory, ShardSpec, StageForecast, Stray, Unclaimed,
+    Admission, Admitted, Changes, Claim, DeadListing, DeadShard, Decided, Decision, Error, Ledger, LeftBehind, Listing,
+    NotDead, OpenWork, Outgrown, Pruned, Readers, RecordedDecision, RecordedEvent, RecordedStage, Release, Repeated,
+    Replay, ReplyAddress, RequestHead, RetryPolicy, RunEvent, ShardHistory, ShardSpec, StageForecast, Stray, Unclaimed,
 };
 use forecastle_planning::Plan;
 use forecastle_protos::ids::{LedgerId, RequestId, RunId, ShardId};
@@ -222,6 +222,14 @@ impl Ledger for Disk {
 
     async fn outgrown_after(&self, seq: i64, limit: u32) -> Result<Outgrown, Error> {
         self.read(async |ledger| ledger.outgrown_after(seq, limit).await).await
+    }
+
+    async fn left_behind(&self, limit: u32) -> Result<Vec<LeftBehind>, Error> {
+        self.read(async |ledger| ledger.left_behind(limit).await).await
+    }
+
+    async fn forget_left_behind(&self, runs: Vec<RunId>) -> Result<(), Error> {
+        self.write(async |ledger| ledger.forget_left_behind(runs).await).await
     }
 
     async fn unclaimed(&self, lately: RangeInclusive<u64>) -> Result<Vec<Unclaimed>, Error> {
