@@ -5,25 +5,21 @@
 //! cargo run -p forecastle-admission --example simulate-fleets -- --trace jobs.csv 16
 //! ```
 //!
-//! A trace is a CSV file with the header `released_ms,cpu_millis,memory_bytes,predicted_ms,duration_ms`; all jobs count
-//! as standard. Those that do not fit a worker are cut to its size.
+//! What a trace is: [`trace`].
 
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::Parser;
-use forecastle_admission::Time;
-use forecastle_admission::simulation::{Fleet, Job, load, pack, report};
-use forecastle_resources::{Bytes, CpuMillis, Priority, ResourceVector};
+use forecastle_admission::simulation::{Fleet, load, pack, report, trace};
+use forecastle_resources::{Bytes, CpuMillis, ResourceVector};
 
 /// The most workers that the packer, whose time grows with their square, is tried with.
 const PACKABLE: usize = 200;
-
-const HEADER: &str = "released_ms,cpu_millis,memory_bytes,predicted_ms,duration_ms";
 
 /// Simulates fleets: utilisation, waiting and operations on the broker, by the code that real workers run.
 #[derive(Debug, Parser)]
@@ -54,7 +50,10 @@ fn main() -> anyhow::Result<()> {
     );
     for workers in arguments.workers {
         let jobs = match &arguments.trace {
-            Some(path) => read(path, &capacity).with_context(|| format!("reading {}", path.display()))?,
+            Some(path) => {
+                let reading = || format!("reading {}", path.display());
+                trace::parse(&fs::read_to_string(path).with_context(reading)?, &capacity).with_context(reading)?
+            }
             None => load::mixed(workers * arguments.jobs, &capacity, 0.5, 1),
         };
         let total = (0..workers).fold(ResourceVector::ZERO, |sum, _| sum.saturating_add(&capacity));
@@ -83,33 +82,4 @@ fn main() -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-fn read(path: &Path, capacity: &ResourceVector) -> anyhow::Result<Vec<Job>> {
-    let text = fs::read_to_string(path)?;
-    let mut lines = text.lines().enumerate();
-    let header = lines.next().map(|(_, line)| line.trim());
-    ensure!(header == Some(HEADER), "the first line is not `{HEADER}`");
-    lines
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(number, line)| job(line, capacity).with_context(|| format!("line {}", number + 1)))
-        .collect()
-}
-
-fn job(line: &str, capacity: &ResourceVector) -> anyhow::Result<Job> {
-    let numbers: Vec<u64> = line
-        .split(',')
-        .map(|field| field.trim().parse().with_context(|| format!("`{field}`")))
-        .collect::<Result<_, _>>()?;
-    let [released, cpu, memory, predicted, lasts] = numbers[..] else {
-        anyhow::bail!("{} fields instead of 5", numbers.len());
-    };
-    Ok(Job {
-        released: Time(Duration::from_millis(released)),
-        priority: Priority::Standard,
-        vector: ResourceVector::new(CpuMillis(cpu), Bytes(memory)).min(capacity),
-        predicted: Duration::from_millis(predicted),
-        lasts: Duration::from_millis(lasts),
-        in_process: false,
-    })
 }

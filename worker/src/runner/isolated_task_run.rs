@@ -8,6 +8,7 @@ use forecastle_task::{Item, UpstreamResult};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::enforcement::cage;
 use crate::enforcement::launcher::protocol::LaunchReport;
 use crate::runner::answer::Answer;
 use crate::runner::checkpoint_file;
@@ -21,6 +22,9 @@ use crate::runner::verdict::{Verdict, how_it_ended};
 
 /// How long an answer may take to be read once the process has ended.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a process that talks nonsense may take to die.
+const END_WITHIN: Duration = Duration::from_secs(10);
 
 /// What an isolated task has.
 #[derive(Debug)]
@@ -69,8 +73,15 @@ impl IsolatedTaskRun<'_> {
         let (conclusion, answer) = {
             let mut concluding = std::pin::pin!(concluding);
             tokio::select! {
-                // A process that was made to serve one task ends with it.
-                answer = &mut answering => (concluding.await.0, answer),
+                answer = &mut answering => {
+                    // A process that was made to serve one task ends with it; one that talks nonsense is ended.
+                    if answer.is_err()
+                        && let Err(error) = cage::empty(&enclosure.cage, END_WITHIN).await
+                    {
+                        tracing::error!(error = &error as &dyn std::error::Error, "a run cannot be killed");
+                    }
+                    (concluding.await.0, answer)
+                }
                 (conclusion, until) = &mut concluding => {
                     let late = tokio::time::timeout_at(until, answering).await;
                     (conclusion, late.unwrap_or(Ok(None)))

@@ -1,5 +1,6 @@
 //! Typed tasks in processes of their own: limited, measured and ended as commands are.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -114,6 +115,21 @@ async fn a_program_without_the_task_says_so_and_one_that_serves_none_too() {
     let ending = wrong.run(isolated("example.digits", &[("below", 1)])).await;
     assert_eq!(ending.outcome, Outcome::TaskError, "{ending:?}");
     assert!(ending.error.contains("/bin/true does not serve tasks"), "{}", ending.error);
+}
+
+#[tokio::test]
+async fn a_program_that_talks_nonsense_is_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("nonsense");
+    let text = "#!/bin/sh\necho '\"Ready\"' >&0\nread order\necho 'the answer is 42' >&0\nsleep 300\n";
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let options = RunnerOptions { task_program: Some(program), ..RunnerOptions::default() };
+    let bench = Bench::exactly(&EnforcementOptions::default(), &options, register);
+    let run = isolated("example.digits", &[("below", 1)]);
+    let ending = tokio::time::timeout(Duration::from_secs(30), bench.run(run)).await.expect("it is not waited for");
+    assert_eq!(ending.outcome, Outcome::TaskError, "{ending:?}");
+    assert!(ending.error.contains("its answer makes no sense"), "{}", ending.error);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! that the real one has, on shard queues that behave like the broker's.
 //!
 //! - [`load`]: [`Job`], what is released when, and loads to try.
+//! - [`trace`]: recorded loads.
 //! - `queue`: a quorum queue with consumers of a window of one.
 //! - [`fleet`]: [`Fleet`] and its run, event by event.
 //! - [`packer`]: [`pack`], a clairvoyant packer to compare with.
@@ -14,6 +15,7 @@ pub mod load;
 pub mod packer;
 mod queue;
 pub mod report;
+pub mod trace;
 
 pub use fleet::Fleet;
 pub use load::Job;
