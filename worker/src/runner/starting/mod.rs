@@ -2,9 +2,9 @@
 //!
 //! # Map
 //!
-//! - [`slot`]: [`Slot`], a cage with what waits in it for a run: a launcher, or the process of a task.
-//! - [`starter`]: [`Starter`], which makes them.
-//! - [`warm_slots`]: [`WarmSlots`], those that are kept ready for the work that is expected; [`options`].
+//! - `slot`: a cage with what waits in it for a run: a launcher, or the process of a task.
+//! - `starter`: makes them.
+//! - `warm_slots`: those that are kept ready for the work that is expected; [`options`].
 //!
 //! # What always holds
 //!

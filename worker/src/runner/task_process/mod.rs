@@ -2,9 +2,9 @@
 //!
 //! # Map
 //!
-//! - [`serve`]: inside that process: it is ready, runs one task and ends.
+//! - [`mod@serve`]: inside that process: it is ready, runs one task and ends.
 //! - `conversation`: the worker's end: the order, changes of the allocation, the word to end, and the answer.
-//! - [`protocol`]: what they tell each other, over that process's standard input, a socket.
+//! - `protocol`: what they tell each other, over that process's standard input, a socket.
 //!
 //! # What always holds
 //!
