@@ -12,6 +12,7 @@
 //! - `estimate`: size-independent and linear estimates, and what a choice of memory costs.
 //! - `profile`: the online statistics of one unit; [`ProfileForecaster`] keeps one per (request type, unit).
 //! - [`demand`]: [`DemandForecaster`], how much work is expected to start.
+//! - [`evaluation`]: how well memory is sized, judged on recorded runs, beside sizers from the literature.
 //! - [`fallback`]: [`FallbackForecaster`], the first expert that knows something, else what was declared.
 //!
 //! # What always holds
@@ -27,6 +28,7 @@
 pub mod declared;
 pub mod demand;
 mod estimate;
+pub mod evaluation;
 pub mod fallback;
 pub mod features;
 pub mod forecast;
