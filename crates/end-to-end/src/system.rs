@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -65,9 +66,23 @@ pub struct StartedWorker {
     admin: String,
 }
 
-/// A port that is free now.
+/// Ports for servers: below those that Linux takes for clients by itself, of which one could be taken between two lines
+/// of a test.
+const PORTS: std::ops::Range<u16> = 16_000..32_000;
+
+/// A port that is free now, and that nobody else in this process is given.
 fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let ports = u32::from(PORTS.end - PORTS.start);
+    for _ in 0..ports {
+        // Processes begin apart from each other.
+        let place = (std::process::id() * 97 + GIVEN.fetch_add(1, Ordering::Relaxed)) % ports;
+        let port = PORTS.start + u16::try_from(place)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    anyhow::bail!("no port of {PORTS:?} is free")
 }
 
 impl System {

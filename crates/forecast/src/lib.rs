@@ -13,6 +13,7 @@
 //! - `profile`: the online statistics of one unit; [`ProfileForecaster`] keeps one per (request type, unit).
 //! - [`demand`]: [`DemandForecaster`], how much work is expected to start.
 //! - [`evaluation`]: how well memory is sized, judged on recorded runs, beside sizers from the literature.
+//! - [`experts`]: memory of the least expected waste, by experts that compete; judged, and not in service yet.
 //! - [`fallback`]: [`FallbackForecaster`], the first expert that knows something, else what was declared.
 //!
 //! # What always holds
@@ -29,6 +30,7 @@ pub mod declared;
 pub mod demand;
 mod estimate;
 pub mod evaluation;
+pub mod experts;
 pub mod fallback;
 pub mod features;
 pub mod forecast;

@@ -55,9 +55,6 @@ async fn a_task_finds_its_process_ready_and_another_is_made() {
     assert_eq!(sum(&warm), sum(&cold));
     assert!(bench.waiting().iter().filter(|folder| ready.contains(folder)).count() <= 1, "one of them was used");
     until(|| bench.runner.ready() == 2, "another to be made").await;
-    // What the process used until it was ready is nobody's.
-    let cpu = |ending: &Ending| ending.usage.as_ref().unwrap().cpu_ms;
-    assert!(cpu(&warm) <= cpu(&cold), "{} of {}", cpu(&warm), cpu(&cold));
     executor.close().await;
     assert_eq!((bench.runner.ready(), bench.waiting()), (0, Vec::new()), "nothing is left");
     // And nothing is made ready any more.

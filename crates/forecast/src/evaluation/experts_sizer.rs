@@ -1,0 +1,35 @@
+//! The experts, judged.
+
+use std::collections::HashMap;
+
+use crate::evaluation::run::Run;
+use crate::evaluation::sizer::Sizer;
+use crate::experts::{ExpertOptions, UnitSizer};
+
+/// Experts for each kind.
+#[derive(Debug, Default)]
+pub struct ExpertsSizer {
+    options: ExpertOptions,
+    kinds: HashMap<String, UnitSizer>,
+}
+
+impl ExpertsSizer {
+    /// Experts with these constants.
+    pub fn new(options: ExpertOptions) -> Self {
+        Self { options, ..Self::default() }
+    }
+}
+
+impl Sizer for ExpertsSizer {
+    fn ladder(&mut self, run: &Run) -> Vec<f64> {
+        match self.kinds.get(&run.kind) {
+            Some(unit) => unit.ladder(run.input, run.preset),
+            None => Vec::new(),
+        }
+    }
+
+    fn learn(&mut self, run: &Run) {
+        let unit = self.kinds.entry(run.kind.clone()).or_insert_with(|| UnitSizer::new(self.options));
+        unit.learn(run.input, run.needed, run.time, run.preset);
+    }
+}

@@ -1,0 +1,26 @@
+//! Memory of the least expected waste: small experts on the size of the input, what they were off by, and the ladder of
+//! allocations that follows from that.
+//!
+//! # Map
+//!
+//! - `history`: the last runs of a unit; `predictors`: the experts, each a guess of the need at a size.
+//! - `repeats`: inputs that come again.
+//! - `residuals`: what needs were of those guesses, as a smooth distribution.
+//! - `plan`: the ladder, the first allocation and all that follow kills, by dynamic programming.
+//! - [`mod@unit`]: [`UnitSizer`], all of them for one unit, and which expert is in force; [`options`].
+//!
+//! # What always holds
+//!
+//! An expert is judged on runs that it had not seen when it guessed. A ladder rises strictly, is finite and positive, and
+//! no rung is above the cap.
+
+mod history;
+pub mod options;
+mod plan;
+mod predictors;
+mod repeats;
+mod residuals;
+pub mod unit;
+
+pub use options::ExpertOptions;
+pub use unit::UnitSizer;

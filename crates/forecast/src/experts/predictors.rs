@@ -1,0 +1,191 @@
+//! The experts: guesses of a need from the size of the input.
+//!
+//! All but two work with logarithms: needs spread in proportion, and a mean of logarithms is a geometric mean.
+
+use super::history::{History, Seen};
+
+/// How many there are.
+pub(super) const COUNT: usize = 9;
+
+/// The one that takes the mean of all others: nobody is far off it, so it is in force until accounts tell.
+pub(super) const MEAN: usize = 8;
+
+/// Runs below which a line says nothing.
+const ENOUGH_FOR_A_LINE: usize = 3;
+
+/// Runs below which a local line says nothing.
+const ENOUGH_FOR_A_LOCAL_LINE: usize = 5;
+
+/// How far a line may lead beyond the largest need seen.
+const FURTHEST: f64 = 4.0;
+
+/// How far a line may lead below the smallest.
+const LOWEST: f64 = 0.25;
+
+/// Neighbours that are looked at.
+const NEIGHBOURS: usize = 7;
+
+/// Of local lines: a little of what keeps them level where all sizes are alike (ridge regression).
+const RIDGE: f64 = 1e-3;
+
+/// The guesses of all experts at this size; at least one byte. There is at least one run.
+pub(super) fn guesses(history: &History, size: f64) -> [f64; COUNT] {
+    let log_size = size.ln_1p();
+    let (most, least) = (history.largest(|s| s.need), history.smallest(|s| s.need));
+    let level = history.mean(|s| s.log_need).exp();
+    let (line, log_line) = if history.len() < ENOUGH_FOR_A_LINE {
+        (level, level)
+    } else {
+        let line = Line::through(history, |s| s.size, |s| s.need).at(size);
+        let log_line = Line::through(history, |s| s.log_size, |s| s.log_need).at(log_size);
+        (line.max(LOWEST * least), log_line.exp())
+    };
+    let nearest = Nearest::to(history, log_size);
+    let local = if history.len() < ENOUGH_FOR_A_LOCAL_LINE { None } else { local_line(history, log_size) };
+    let furthest = FURTHEST * most;
+    let mut guesses = [
+        level,
+        line,
+        log_line.min(furthest),
+        nearest.geometric_mean(1),
+        nearest.geometric_mean(3),
+        nearest.geometric_mean(NEIGHBOURS),
+        nearest.largest(5),
+        local.map_or(level, f64::exp).min(furthest),
+        0.0,
+    ];
+    let believable = |guess: f64| if guess.is_finite() { guess.max(1.0) } else { most.max(1.0) };
+    guesses[..MEAN].iter_mut().for_each(|guess| *guess = believable(*guess));
+    guesses[MEAN] = (guesses[..MEAN].iter().map(|guess| guess.ln()).sum::<f64>() / MEAN as f64).exp();
+    guesses
+}
+
+/// A line by least squares; level where all sizes are the same.
+struct Line {
+    x: f64,
+    y: f64,
+    slope: f64,
+}
+
+impl Line {
+    fn through(history: &History, x: impl Fn(&Seen) -> f64, y: impl Fn(&Seen) -> f64) -> Self {
+        let (mean_x, mean_y) = (history.mean(&x), history.mean(&y));
+        let (mut xx, mut xy) = (0.0, 0.0);
+        for seen in history.iter() {
+            xx += (x(seen) - mean_x).powi(2);
+            xy += (x(seen) - mean_x) * (y(seen) - mean_y);
+        }
+        Self { x: mean_x, y: mean_y, slope: if xx > 1e-12 { xy / xx } else { 0.0 } }
+    }
+
+    fn at(&self, x: f64) -> f64 {
+        self.y + self.slope * (x - self.x)
+    }
+}
+
+/// A line by least squares in which runs count less the further away their size is (a Gaussian kernel); its value at this
+/// size. `None` if all sizes are the same.
+fn local_line(history: &History, log_size: f64) -> Option<f64> {
+    let mean = history.mean(|s| s.log_size);
+    let spread = history.mean(|s| (s.log_size - mean).powi(2)).sqrt();
+    if spread <= 1e-9 {
+        return None;
+    }
+    let bandwidth = spread * (history.len() as f64).powf(-0.2);
+    // Far from everything all runs count the same.
+    let weight = |seen: &Seen| (-0.5 * ((seen.log_size - log_size) / bandwidth).powi(2)).exp() + 1e-9;
+    let weights: f64 = history.iter().map(weight).sum();
+    let mean_of = |of: fn(&Seen) -> f64| history.iter().map(|s| weight(s) * of(s)).sum::<f64>() / weights;
+    let (x, y) = (mean_of(|s| s.log_size), mean_of(|s| s.log_need));
+    let (mut xx, mut xy) = (RIDGE * weights * spread * spread, 0.0);
+    for seen in history.iter() {
+        xx += weight(seen) * (seen.log_size - x).powi(2);
+        xy += weight(seen) * (seen.log_size - x) * (seen.log_need - y);
+    }
+    Some(y + xy / xx * (log_size - x))
+}
+
+/// The runs whose sizes are nearest, the nearest first, of equals the newest.
+struct Nearest {
+    found: Vec<(f64, Seen)>,
+}
+
+impl Nearest {
+    fn to(history: &History, log_size: f64) -> Self {
+        let mut found: Vec<(f64, Seen)> = Vec::with_capacity(NEIGHBOURS + 1);
+        for seen in history.iter().rev() {
+            let distance = (seen.log_size - log_size).abs();
+            if found.len() == NEIGHBOURS && found.last().is_some_and(|(last, _)| *last <= distance) {
+                continue;
+            }
+            let place = found.partition_point(|(other, _)| *other <= distance);
+            found.insert(place, (distance, *seen));
+            found.truncate(NEIGHBOURS);
+        }
+        Self { found }
+    }
+
+    fn geometric_mean(&self, of: usize) -> f64 {
+        let of = of.min(self.found.len()).max(1);
+        (self.found.iter().take(of).map(|(_, seen)| seen.log_need).sum::<f64>() / of as f64).exp()
+    }
+
+    fn largest(&self, of: usize) -> f64 {
+        self.found.iter().take(of).map(|(_, seen)| seen.need).fold(0.0, f64::max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn history(runs: &[(f64, f64)]) -> History {
+        let mut history = History::default();
+        for (size, need) in runs {
+            history.push(Seen::new(*size, *need), 300);
+        }
+        history
+    }
+
+    fn near(found: f64, expected: f64) -> bool {
+        (found / expected - 1.0).abs() < 0.01
+    }
+
+    #[test]
+    fn each_expert_is_right_where_its_idea_is() {
+        // In proportion plus a constant: the line knows, at any distance.
+        let linear = history(&[(10.0, 150.0), (20.0, 250.0), (30.0, 350.0), (50.0, 550.0)]);
+        assert!(near(guesses(&linear, 40.0)[1], 450.0));
+        // A power of the size: the line of logarithms knows.
+        let power = history(&[1e6, 1e7, 1e8, 1e9].map(|size: f64| (size, size.sqrt())));
+        assert!(near(guesses(&power, 3e7)[2], 3e7_f64.sqrt()));
+        // Steps: the neighbours know.
+        let steps = history(&[(1.0, 10.0), (1.1, 10.0), (1.2, 10.0), (9.0, 80.0), (9.1, 80.0), (9.2, 80.0)]);
+        let [.., first, third, _, _, _, _] = guesses(&steps, 9.05);
+        assert!(near(first, 80.0) && near(third, 80.0), "{first} {third}");
+    }
+
+    #[test]
+    fn of_equal_sizes_the_newest_is_nearest_and_everybody_else_is_level() {
+        let alike = history(&[(5.0, 10.0), (5.0, 20.0), (5.0, 40.0), (5.0, 20.0), (5.0, 30.0)]);
+        let guesses = guesses(&alike, 5.0);
+        assert!(near(guesses[3], 30.0));
+        let level = (10.0_f64 * 20.0 * 40.0 * 20.0 * 30.0).powf(0.2);
+        for expert in [0, 2, 7] {
+            assert!(near(guesses[expert], level), "{expert}: {}", guesses[expert]);
+        }
+        assert!(near(guesses[1], 24.0) && near(guesses[6], 40.0));
+    }
+
+    proptest! {
+        #[test]
+        fn all_guesses_are_finite_and_at_least_a_byte(
+            runs in proptest::collection::vec((0.0f64..1e18, 1.0f64..1e15), 1..40), size in 0.0f64..1e19,
+        ) {
+            for guess in guesses(&history(&runs), size) {
+                prop_assert!(guess.is_finite() && guess >= 1.0, "{}", guess);
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The experts of one unit.
+
+use std::collections::VecDeque;
+
+use super::history::{History, Seen};
+use super::options::ExpertOptions;
+use super::plan::{Plan, plan};
+use super::predictors::{COUNT, MEAN, guesses};
+use super::repeats::Repeats;
+use super::residuals::{Residual, distribution};
+
+/// Residuals below which there is no distribution.
+const ENOUGH: usize = 2;
+
+/// Repeated inputs below which something is assumed of them.
+const ENOUGH_AGAIN: usize = 3;
+
+/// Runs that are in the accounts below which these say nothing.
+const ENOUGH_IN_ACCOUNTS: f64 = 3.0;
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// What all experts were off by on one run.
+#[derive(Debug, Clone, Copy)]
+struct Off {
+    residuals: [f64; COUNT],
+    time: f64,
+}
+
+/// Sizes the runs of one unit and learns from them. Memory is in bytes, time in milliseconds.
+#[derive(Debug, Clone, Default)]
+pub struct UnitSizer {
+    options: ExpertOptions,
+    history: History,
+    repeats: Repeats,
+    off: VecDeque<Off>,
+    /// What runs on inputs of exactly the size of an earlier one were off by.
+    again: VecDeque<Residual>,
+    /// What each expert would have cost, faded.
+    accounts: [f64; COUNT],
+    /// Runs in them, faded.
+    in_accounts: f64,
+}
+
+impl UnitSizer {
+    /// One that has learnt nothing.
+    pub fn new(options: ExpertOptions) -> Self {
+        Self { options, ..Self::default() }
+    }
+
+    /// The memory of the first attempt for an input of this size, and of those that follow kills; the last is the cap.
+    pub fn ladder(&self, size: f64, cap: f64) -> Vec<f64> {
+        if self.off.len() < ENOUGH {
+            return self.cautious(size, cap);
+        }
+        let expert = self.in_force();
+        let guess = guesses(&self.history, size)[expert];
+        let planned = self.by(expert, guess, cap);
+        let again = self.repeats.of(size).map(|need| self.again(need, cap));
+        again.filter(|again| again.cost < planned.cost).unwrap_or(planned).rungs
+    }
+
+    /// A run with an input of this size needed so much for so long, and could have had up to the cap. What cannot be true
+    /// is left out.
+    pub fn learn(&mut self, size: f64, need: f64, time: f64, cap: f64) {
+        let is_sound = |value: f64, least: f64| value.is_finite() && value >= least;
+        if !(is_sound(size, 0.0) && is_sound(need, 1.0) && is_sound(time, 0.0)) {
+            return;
+        }
+        if self.history.len() > 0 {
+            let guesses = guesses(&self.history, size);
+            if self.off.len() > ENOUGH {
+                self.settle_accounts(&guesses, need, time, cap);
+            }
+            let residuals = guesses.map(|guess| (need / guess).ln());
+            if let Some(before) = self.repeats.of(size) {
+                while self.again.len() >= self.options.window.max(1) {
+                    self.again.pop_front();
+                }
+                self.again.push_back(Residual { value: (need / before).ln(), time: time.max(1.0) });
+            }
+            while self.off.len() >= self.options.window.max(1) {
+                self.off.pop_front();
+            }
+            // A run of no time weighs as one of a millisecond.
+            self.off.push_back(Off { residuals, time: time.max(1.0) });
+        }
+        self.history.push(Seen::new(size, need), self.options.window);
+        self.repeats.push(size, need, self.options.sizes);
+    }
+
+    /// The expert that would have cost least so far.
+    fn in_force(&self) -> usize {
+        if self.in_accounts < ENOUGH_IN_ACCOUNTS {
+            return MEAN;
+        }
+        (0..COUNT).min_by(|a, b| self.accounts[*a].total_cmp(&self.accounts[*b])).unwrap_or(MEAN)
+    }
+
+    /// Each expert is charged for a run before that is learnt (the prequential principle: Dawid, JRSS A 147, 1984).
+    fn settle_accounts(&mut self, guesses: &[f64; COUNT], need: f64, time: f64, cap: f64) {
+        self.in_accounts = self.in_accounts * self.options.fading + 1.0;
+        for (expert, guess) in guesses.iter().enumerate() {
+            let rungs = self.by(expert, *guess, cap).rungs;
+            let cost = cost(&rungs, need, time, |memory| self.options.kill(memory, cap));
+            self.accounts[expert] = self.accounts[expert] * self.options.fading + cost;
+        }
+    }
+
+    fn by(&self, expert: usize, guess: f64, cap: f64) -> Plan {
+        let residual = |off: &Off| Residual { value: off.residuals[expert], time: off.time };
+        self.planned(&self.off.iter().map(residual).collect::<Vec<_>>(), guess, cap)
+    }
+
+    /// The best ladder for needs that were off by this.
+    fn planned(&self, residuals: &[Residual], guess: f64, cap: f64) -> Plan {
+        let (time, kill) = (self.typical_time(), |memory| self.options.kill(memory, cap));
+        let mut plan = plan(&distribution(residuals, &self.options), guess, cap, time, kill);
+        // What is needed costs as much whichever the ladder.
+        let all: f64 = residuals.iter().map(|residual| residual.time).sum();
+        let needed = residuals.iter().map(|residual| residual.time * residual.value.exp()).sum::<f64>() / all;
+        plan.cost -= guess * needed * time;
+        plan
+    }
+
+    /// For an input of exactly the size of an earlier one, which is probably the same: as it was then. How well that
+    /// holds is learnt from others of the unit; before there are any, it is taken to hold within
+    /// [`ExpertOptions::again`].
+    fn again(&self, need: f64, cap: f64) -> Plan {
+        let mut residuals: Vec<Residual> = self.again.iter().copied().collect();
+        if residuals.len() < ENOUGH_AGAIN {
+            let spread = self.options.again;
+            residuals
+                .extend([-spread, -0.5 * spread, 0.0, 0.5 * spread, spread].map(|value| Residual { value, time: 1.0 }));
+        }
+        self.planned(&residuals, need, cap)
+    }
+
+    fn typical_time(&self) -> f64 {
+        self.off.iter().map(|off| off.time).sum::<f64>() / self.off.len().max(1) as f64
+    }
+
+    /// Of a run or two: well above what they needed, and more for an input that is larger than theirs.
+    fn cautious(&self, size: f64, cap: f64) -> Vec<f64> {
+        let most = self.history.largest(|seen| seen.need);
+        let first = if self.history.len() == 0 {
+            cap
+        } else if size <= 1.2 * self.history.largest(|seen| seen.size) {
+            1.5 * most + 64.0 * MIB
+        } else {
+            2.0 * most + 256.0 * MIB
+        };
+        if first < cap { vec![first, cap] } else { vec![cap] }
+    }
+}
+
+/// What a run costs with these allocations, one after the other: what it held and did not need, and all of killed
+/// attempts with what each costs beside.
+fn cost(rungs: &[f64], need: f64, time: f64, kill: impl Fn(f64) -> f64) -> f64 {
+    let mut cost = 0.0;
+    for (place, rung) in rungs.iter().enumerate() {
+        if *rung >= need || place + 1 == rungs.len() {
+            return cost + (rung - need).max(0.0) * time;
+        }
+        cost += rung * time + kill(*rung);
+    }
+    cost
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const GIB: f64 = 1024.0 * MIB;
+
+    fn learnt(runs: impl Iterator<Item = (f64, f64)>) -> UnitSizer {
+        let mut unit = UnitSizer::default();
+        runs.for_each(|(size, need)| unit.learn(size, need, 60_000.0, 64.0 * GIB));
+        unit
+    }
+
+    #[test]
+    fn what_repeats_exactly_gets_hardly_more_than_it_needs() {
+        let unit = learnt((0..40).map(|_| (1e6, 2.0 * GIB)));
+        let first = unit.ladder(1e6, 64.0 * GIB)[0] / GIB;
+        assert!((2.0..2.05).contains(&first), "{first}");
+    }
+
+    #[test]
+    fn what_grows_with_its_input_is_followed() {
+        let unit = learnt((1..60).map(|n| (f64::from(n) * 1e6, f64::from(n) * 0.1 * GIB + GIB)));
+        for n in [10.5, 30.5, 58.5] {
+            let (first, need) = (unit.ladder(n * 1e6, 64.0 * GIB)[0] / GIB, n * 0.1 + 1.0);
+            assert!((need..1.35 * need).contains(&first), "{n}: {first} for {need}");
+        }
+    }
+
+    #[test]
+    fn an_input_that_comes_again_gets_what_it_needed_then_however_much_others_differ() {
+        let need = |n: u32| f64::from(n * 7919 % 97 + 1) * 0.1 * GIB;
+        let sizes = || (0..97u32).map(|n| (f64::from(n) * 1e6 + 1e9, need(n)));
+        // Half of them came twice, so that it is known here that they repeat.
+        let unit = learnt(sizes().chain(sizes().take(48)));
+        for n in [60, 75, 90] {
+            let first = unit.ladder(f64::from(n) * 1e6 + 1e9, 64.0 * GIB)[0];
+            assert!((need(n)..1.1 * need(n)).contains(&first), "{n}: {first} for {}", need(n));
+        }
+    }
+
+    #[test]
+    fn what_was_killed_is_not_given_all_there_is_at_once() {
+        let unit = learnt((0..100).map(|n| (f64::from(n % 7) + 1.0, 4.0 * GIB)));
+        let ladder = unit.ladder(3.0, 64.0 * GIB);
+        assert!(ladder.len() > 2 && ladder[1] < 32.0 * GIB, "{ladder:?}");
+    }
+
+    #[test]
+    fn a_rare_large_need_is_left_to_a_second_attempt_and_a_frequent_one_is_not() {
+        let rare = learnt((0..200).map(|n| (1e6, if n % 40 == 7 { 20.0 * GIB } else { GIB })));
+        let ladder = rare.ladder(1e6, 64.0 * GIB);
+        assert!(ladder[0] < 2.0 * GIB && ladder.len() > 2, "{ladder:?}");
+        let frequent = learnt((0..200).map(|n| (1e6, if n % 3 == 1 { 2.0 * GIB } else { GIB })));
+        assert!(frequent.ladder(1e6, 64.0 * GIB)[0] >= 2.0 * GIB);
+    }
+
+    #[test]
+    fn nothing_learnt_is_the_cap_and_nonsense_is_left_out() {
+        let mut unit = UnitSizer::default();
+        for (size, need, time) in [(f64::NAN, 1.0, 1.0), (1.0, f64::INFINITY, 1.0), (1.0, 0.0, 1.0), (-1.0, 1.0, 1.0)] {
+            unit.learn(size, need, time, GIB);
+        }
+        assert_eq!(unit.ladder(1.0, GIB), [GIB]);
+    }
+
+    proptest! {
+        #[test]
+        fn ladders_rise_to_the_cap_whatever_was_learnt(
+            runs in proptest::collection::vec((0.0f64..1e15, 1.0f64..1e13, 0.0f64..1e9), 0..50),
+            size in 0.0f64..1e18, cap in 1.0f64..1e14,
+        ) {
+            let mut unit = UnitSizer::default();
+            for (size, need, time) in &runs {
+                unit.learn(*size, *need, *time, cap);
+            }
+            let ladder = unit.ladder(size, cap);
+            prop_assert!(ladder.is_sorted_by(|a, b| a < b) && ladder.last() == Some(&cap));
+            prop_assert!(ladder.iter().all(|rung| rung.is_finite() && *rung > 0.0));
+        }
+    }
+}
