@@ -24,8 +24,8 @@ test-faults: build ## Injects faults: 500 seeds of simulated systems, 40 runs of
 	@infra/test-faults
 
 bench: build ## Measures, without asserting anything: cold against warm starts, fleets of 10 to 10,000 simulated workers
-	target/debug/examples/measure-starts
-	target/debug/examples/simulate-fleets 10 100 1000 10000
+	$${CARGO_TARGET_DIR:-target}/debug/examples/measure-starts
+	$${CARGO_TARGET_DIR:-target}/debug/examples/simulate-fleets 10 100 1000 10000
 
 check: ## What is run before a change lands: format, lints, documentation, tests
 	cargo fmt --all --check
