@@ -91,6 +91,12 @@ pub trait Cage: Send + Sync + fmt::Debug {
     fn remove(&self) -> Result<(), EnforcementError>;
 }
 
+/// True if the kernel has killed something in `cage` for memory.
+pub async fn is_out_of_memory(cage: &Arc<dyn Cage>) -> bool {
+    let cage = Arc::clone(cage);
+    matches!(blocking(move || cage.sample()).await, Ok(Some(sample)) if sample.oom_kills > 0)
+}
+
 /// Kills all that is in `cage` until it is empty.
 pub async fn empty(cage: &Arc<dyn Cage>, within: Duration) -> Result<(), EnforcementError> {
     let mut pause = Pause::until(Instant::now() + within);

@@ -12,6 +12,7 @@ use forecastle_protos::v1::Outcome;
 use forecastle_task::Item;
 
 use crate::adjustment::AllocationFile;
+use crate::enforcement::cage;
 use crate::enforcement::launcher::protocol::LaunchOrder;
 use crate::runner::checkpoint_file;
 use crate::runner::enclosure::{CagedEnd, Enclosure, Surroundings};
@@ -89,7 +90,7 @@ impl CommandRun<'_> {
             }
         };
         enclosure.note(&conclusion.report);
-        let out_of_memory = enclosure.is_out_of_memory().await;
+        let out_of_memory = cage::is_out_of_memory(&enclosure.cage).await;
         judge(&Evidence {
             command: self.command,
             program: order.argv.first().map_or("", String::as_str),

@@ -97,13 +97,6 @@ impl Enclosure {
         }
     }
 
-    /// True if the kernel has killed something in the cage for memory.
-    pub(crate) async fn is_out_of_memory(&self) -> bool {
-        let counted = Arc::clone(&self.cage);
-        let kills = tokio::task::spawn_blocking(move || counted.sample()).await;
-        matches!(kills, Ok(Ok(Some(sample))) if sample.oom_kills > 0)
-    }
-
     /// Takes everything down. Then none of the run's processes is left, nor its cage.
     pub(crate) async fn take_down(self, verdict: Verdict, result: String) -> CagedEnd {
         let Self { cage, logs, children, on_disk, meter, started, mechanism, .. } = self;

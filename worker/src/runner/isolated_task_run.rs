@@ -90,7 +90,7 @@ impl IsolatedTaskRun<'_> {
         };
         following.finish(&mut enclosure.logs).await;
         enclosure.note(&conclusion.report);
-        let out_of_memory = enclosure.is_out_of_memory().await;
+        let out_of_memory = cage::is_out_of_memory(&enclosure.cage).await;
         self.judge(answer, &conclusion, out_of_memory, &enclosure.logs.tail())
     }
 

@@ -4,20 +4,12 @@ use std::collections::HashMap;
 
 use crate::evaluation::run::Run;
 use crate::evaluation::sizer::Sizer;
-use crate::experts::{ExpertOptions, UnitSizer};
+use crate::experts::UnitSizer;
 
 /// Experts for each kind.
 #[derive(Debug, Default)]
 pub struct ExpertsSizer {
-    options: ExpertOptions,
     kinds: HashMap<String, UnitSizer>,
-}
-
-impl ExpertsSizer {
-    /// Experts with these constants.
-    pub fn new(options: ExpertOptions) -> Self {
-        Self { options, ..Self::default() }
-    }
 }
 
 impl Sizer for ExpertsSizer {
@@ -29,7 +21,7 @@ impl Sizer for ExpertsSizer {
     }
 
     fn learn(&mut self, run: &Run) {
-        let unit = self.kinds.entry(run.kind.clone()).or_insert_with(|| UnitSizer::new(self.options));
+        let unit = self.kinds.entry(run.kind.clone()).or_default();
         unit.learn(run.input, run.needed, run.time, run.preset);
     }
 }

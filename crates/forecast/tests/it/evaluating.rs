@@ -190,6 +190,11 @@ fn a_split_follows_its_order_and_what_is_wrong_is_named() {
     let waste = object["max10"]["total"]["waste_gbh"].as_f64().unwrap();
     assert!((waste - (120.0 + 70.0) * 1000.0 / 3.6e15).abs() < 1e-15, "{waste}");
 
+    let torn = runs.replace("a,1000,8000,200,1", "a,1000,,200,1");
+    std::fs::write(path("runs.csv"), torn).unwrap();
+    assert!(split("7").2.contains("runs.csv, line 3: realtime, memory"), "{}", split("7").2);
+    std::fs::write(path("runs.csv"), runs).unwrap();
+
     assert!(split("9").2.contains("has no order of the seed 9"));
     assert!(split("8").2.contains("line 5: `9` is no row of 3"), "{}", split("8").2);
     let (ok, _, err) = evaluate(&["replay", &path("runs.csv")]);

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is made ready ahead of the work: for the shards that the frontend expects soon, cgroups of the size that these
-/// will reserve, with a launcher in wait for a command, or a process of the worker's program in wait for an isolated
-/// task. A run that finds one ready starts at once.
+/// will reserve, each with a process inside that waits for its command, or with the worker's program waiting for an
+/// isolated task. A run that finds one ready starts at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PreallocationOptions {

@@ -59,9 +59,9 @@ pub(crate) struct Slot {
 /// What waits.
 #[derive(Debug)]
 pub(crate) enum Waiting {
-    /// Outside the cage, for its order.
+    /// For its order, with the process inside the cage that will be the command.
     Launcher(Launcher),
-    /// Inside, for its task.
+    /// For its task, inside the cage.
     Task(Box<TaskProcess>),
 }
 

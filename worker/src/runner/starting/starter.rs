@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use forecastle_protos::v1::Outcome;
 
+use crate::enforcement::cage;
 use crate::enforcement::launcher::protocol::LaunchOrder;
 use crate::enforcement::{Cage, EnforcementError, Enforcer, Limits, Sample};
 use crate::runner::environment::{self, PATH};
@@ -104,9 +105,7 @@ impl Starter {
     }
 
     async fn not_ready(&self, cage: &Arc<dyn Cage>, limits: &Limits, why: String) -> StartError {
-        let counted = Arc::clone(cage);
-        let kills = tokio::task::spawn_blocking(move || counted.sample()).await;
-        if matches!(kills, Ok(Ok(Some(sample))) if sample.oom_kills > 0) {
+        if cage::is_out_of_memory(cage).await {
             return StartError::OutOfMemory(limits.memory.unwrap_or_default().to_string());
         }
         StartError::NotReady { program: self.task_program.clone(), why }

@@ -177,7 +177,7 @@ impl State {
         if self.until.is_some_and(|until| now >= until) {
             self.targets.clear();
         }
-        let mut left: BTreeMap<_, _> = self.targets.iter().map(|(unit, target)| (unit.clone(), *target)).collect();
+        let mut left = self.targets.clone();
         let (keep, retired) = std::mem::take(&mut self.slots).into_iter().partition(|ready: &Ready| {
             let target = left.get_mut(&ready.unit).filter(|target| target.kind == ready.kind && target.count > 0);
             target.map(|target| target.count -= 1).is_some()

@@ -37,7 +37,7 @@ impl Conversation {
 
     /// Waits until the process is ready.
     pub(crate) async fn ready(&mut self) -> Result<(), String> {
-        match self.hear().await? {
+        match hear(&mut self.read).await? {
             Some(FromTask::Ready) => Ok(()),
             Some(FromTask::Ended(_)) => Err("it answers before it was asked".to_owned()),
             None => Err("it ended before it was ready".to_owned()),
@@ -53,15 +53,15 @@ impl Conversation {
     /// Has the process run this and waits for its answer, for as long as it takes; passes on what changes meanwhile.
     /// `None` if it ended without one.
     pub(crate) async fn run(
-        mut self,
+        self,
         order: TaskOrder,
         mut allocation: watch::Receiver<ResourceVector>,
         cancellation: CancellationToken,
     ) -> Result<Option<Answer>, String> {
-        if !self.say(&ToTask::Run(Box::new(order))).await? {
+        let Self { read, mut write } = self;
+        if !say(&mut write, &ToTask::Run(Box::new(order))).await? {
             return Ok(None);
         }
-        let Self { read, mut write } = self;
         let mut answer = std::pin::pin!(hear(read));
         let mut is_cancelled = false;
         loop {
@@ -80,14 +80,6 @@ impl Conversation {
             // One that does not listen any more has ended, or answers at once.
             say(&mut write, &message).await?;
         }
-    }
-
-    async fn hear(&mut self) -> Result<Option<FromTask>, String> {
-        hear(&mut self.read).await
-    }
-
-    async fn say(&mut self, message: &ToTask) -> Result<bool, String> {
-        say(&mut self.write, message).await
     }
 }
 

@@ -123,8 +123,15 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Protocol::Split { order, seed, file, output } => {
             let runs = table::split(&file)?;
             let order = table::order(&order, seed, runs.len())?;
-            let pick = |rows: &[usize]| -> Vec<Run> { rows.iter().map(|row| runs[*row].clone()).collect() };
-            let (learnt, sized) = (pick(&order.history), pick(&order.sized));
+            let run = |row: &usize| {
+                let name = file.display();
+                // Its line, after the header.
+                runs[*row].clone().with_context(|| {
+                    format!("{name}, line {}: realtime, memory, rss and rchar must all be there and, but for rchar, more than zero", row + 2)
+                })
+            };
+            let pick = |rows: &[usize]| rows.iter().map(run).collect::<anyhow::Result<Vec<Run>>>();
+            let (learnt, sized) = (pick(&order.history)?, pick(&order.sized)?);
             (judge(&output, |sizer| protocol::split(sizer, &learnt, &sized))?, output)
         }
     };

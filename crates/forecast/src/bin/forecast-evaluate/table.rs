@@ -101,29 +101,32 @@ pub(crate) fn replay(path: &Path) -> anyhow::Result<Vec<Run>> {
             cpu_millis: used.cpu_millis(record),
             io_bytes: used.io_bytes(record),
         };
-        (run.needed > 0.0 && run.time > 0.0).then_some(run)
+        (run.preset > 0.0 && run.needed > 0.0 && run.time > 0.0).then_some(run)
     };
     let runs: Vec<Run> = table.records.iter().filter_map(run).collect();
     ensure!(!runs.is_empty(), "{} has no run that is COMPLETED and has all of its numbers", table.name);
     Ok(runs)
 }
 
-/// Runs for a split, each in its row.
-pub(crate) fn split(path: &Path) -> anyhow::Result<Vec<Run>> {
+/// Runs for a split, each in its row; `None` where a number is missing or cannot be.
+pub(crate) fn split(path: &Path) -> anyhow::Result<Vec<Option<Run>>> {
     let table = Table::read(path)?;
     let (kind, time) = (table.column("process")?, table.column("realtime")?);
     let (preset, needed, input) = (table.column("memory")?, table.column("rss")?, table.column("rchar")?);
     let used = Use::of(&table);
-    let run = |record: &StringRecord| Run {
-        kind: text(record, kind).to_owned(),
-        input: number(record, input).unwrap_or(0.0),
-        preset: number(record, preset).unwrap_or(0.0),
-        start: 0.0,
-        end: 0.0,
-        needed: number(record, needed).unwrap_or(0.0),
-        time: number(record, time).unwrap_or(0.0),
-        cpu_millis: used.cpu_millis(record),
-        io_bytes: used.io_bytes(record),
+    let run = |record: &StringRecord| {
+        let run = Run {
+            kind: text(record, kind).to_owned(),
+            input: number(record, input)?,
+            preset: number(record, preset)?,
+            start: 0.0,
+            end: 0.0,
+            needed: number(record, needed)?,
+            time: number(record, time)?,
+            cpu_millis: used.cpu_millis(record),
+            io_bytes: used.io_bytes(record),
+        };
+        (run.preset > 0.0 && run.needed > 0.0 && run.time > 0.0).then_some(run)
     };
     Ok(table.records.iter().map(run).collect())
 }
