@@ -4,24 +4,26 @@ use std::collections::HashMap;
 
 use crate::evaluation::run::Run;
 use crate::evaluation::sizer::Sizer;
-use crate::experts::UnitSizer;
+use crate::experts::{Strangers, UnitSizer};
 
 /// Experts for each kind.
 #[derive(Debug, Default)]
 pub struct ExpertsSizer {
     kinds: HashMap<String, UnitSizer>,
+    strangers: Strangers,
 }
 
 impl Sizer for ExpertsSizer {
     fn ladder(&mut self, run: &Run) -> Vec<f64> {
         match self.kinds.get(&run.kind) {
             Some(unit) => unit.ladder(run.input, run.preset),
-            None => Vec::new(),
+            None => self.strangers.ladder(run.preset),
         }
     }
 
     fn learn(&mut self, run: &Run) {
         let unit = self.kinds.entry(run.kind.clone()).or_default();
         unit.learn(run.input, run.needed, run.time, run.preset);
+        self.strangers.learn(&run.kind, run.needed, run.preset);
     }
 }

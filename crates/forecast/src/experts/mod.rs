@@ -6,21 +6,28 @@
 //! - `history`: the last runs of a unit; `predictors`: the experts, each a guess of the need at a size.
 //! - `repeats`: inputs that come again.
 //! - `residuals`: what needs were of those guesses, as a smooth distribution.
+//! - `fit`: that distribution as of the last time that somebody looked.
+//! - `calibration`: the promise on kills.
 //! - `plan`: the ladder, the first allocation and all that follow kills, by dynamic programming.
 //! - [`mod@unit`]: [`UnitSizer`], all of them for one unit, and which expert is in force; [`options`].
+//! - [`strangers`]: units of which nothing is known yet.
 //!
 //! # What always holds
 //!
 //! An expert is judged on runs that it had not seen when it guessed. A ladder rises strictly, is finite and positive, and
 //! no rung is above the cap.
 
+mod calibration;
+mod fit;
 mod history;
 pub mod options;
 mod plan;
 mod predictors;
 mod repeats;
 mod residuals;
+pub mod strangers;
 pub mod unit;
 
 pub use options::ExpertOptions;
+pub use strangers::Strangers;
 pub use unit::UnitSizer;

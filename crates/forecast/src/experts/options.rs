@@ -21,6 +21,12 @@ pub struct ExpertOptions {
     pub again: f64,
     /// How much an expert's account keeps with each run.
     pub fading: f64,
+    /// What the account of forecasts made counts beside hindsight, which counts 1.
+    pub foresight: f64,
+    /// The part of first attempts that may be killed.
+    pub objective: f64,
+    /// By how much a kill raises the logarithm of the price of kills; what was no kill lowers it by the objective's part.
+    pub answer: f64,
 }
 
 impl ExpertOptions {
@@ -35,13 +41,16 @@ impl Default for ExpertOptions {
         Self {
             window: 300,
             sizes: 4096,
-            bandwidth: 0.8,
-            least_bandwidth: 0.002,
-            unseen: 0.1,
+            bandwidth: 0.6,
+            least_bandwidth: 0.001,
+            unseen: 0.02,
             overhead: 120_000.0,
-            delay: 30_000.0,
+            delay: 20_000.0,
             again: 0.15,
             fading: 0.98,
+            foresight: 0.3,
+            objective: 0.01,
+            answer: 0.5,
         }
     }
 }

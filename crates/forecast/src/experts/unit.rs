@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 
+use super::calibration::Calibration;
+use super::fit::Fit;
 use super::history::{History, Seen};
 use super::options::ExpertOptions;
-use super::plan::{Plan, plan};
+use super::plan::Plan;
 use super::predictors::{COUNT, MEAN, guesses};
 use super::repeats::Repeats;
-use super::residuals::{Residual, distribution};
+use super::residuals::Residual;
 
 /// Residuals below which there is no distribution.
 const ENOUGH: usize = 2;
@@ -18,13 +20,18 @@ const ENOUGH_AGAIN: usize = 3;
 /// Runs that are in the accounts below which these say nothing.
 const ENOUGH_IN_ACCOUNTS: f64 = 3.0;
 
+/// A fit is made anew after so many parts of a history.
+const FITS: usize = 16;
+
 const MIB: f64 = (1 << 20) as f64;
 
 /// What all experts were off by on one run.
 #[derive(Debug, Clone, Copy)]
 struct Off {
     residuals: [f64; COUNT],
+    need: f64,
     time: f64,
+    cap: f64,
 }
 
 /// Sizes the runs of one unit and learns from them. Memory is in bytes, time in milliseconds.
@@ -40,6 +47,15 @@ pub struct UnitSizer {
     accounts: [f64; COUNT],
     /// Runs in them, faded.
     in_accounts: f64,
+    /// What the present ladder of each expert would have cost on the runs remembered, faded.
+    hindsight: [f64; COUNT],
+    calibration: Calibration,
+    /// Of each expert, and of inputs that come again.
+    fits: Vec<Fit>,
+    fit_again: Option<Fit>,
+    since_fit: usize,
+    since_fit_again: usize,
+    in_force: usize,
 }
 
 impl UnitSizer {
@@ -53,10 +69,9 @@ impl UnitSizer {
         if self.off.len() < ENOUGH {
             return self.cautious(size, cap);
         }
-        let expert = self.in_force();
-        let guess = guesses(&self.history, size)[expert];
-        let planned = self.by(expert, guess, cap);
-        let again = self.repeats.of(size).map(|need| self.again(need, cap));
+        let guess = guesses(&self.history, size)[self.in_force];
+        let planned = self.by(self.in_force, guess, cap);
+        let again = self.repeats.of(size).and_then(|need| self.again(need, cap));
         again.filter(|again| again.cost < planned.cost).unwrap_or(planned).rungs
     }
 
@@ -67,34 +82,93 @@ impl UnitSizer {
         if !(is_sound(size, 0.0) && is_sound(need, 1.0) && is_sound(time, 0.0)) {
             return;
         }
+        // A run of no time weighs as one of a millisecond.
+        let time = time.max(1.0);
         if self.history.len() > 0 {
+            let killed = self.ladder(size, cap).first().is_some_and(|first| *first < need);
+            self.calibration.judge(killed, &self.options);
             let guesses = guesses(&self.history, size);
             if self.off.len() > ENOUGH {
                 self.settle_accounts(&guesses, need, time, cap);
             }
-            let residuals = guesses.map(|guess| (need / guess).ln());
+            let window = self.options.window.max(1);
             if let Some(before) = self.repeats.of(size) {
-                while self.again.len() >= self.options.window.max(1) {
-                    self.again.pop_front();
-                }
-                self.again.push_back(Residual { value: (need / before).ln(), time: time.max(1.0) });
+                keep_below(&mut self.again, window);
+                self.again.push_back(Residual { value: (need / before).ln(), time });
+                self.since_fit_again += 1;
             }
-            while self.off.len() >= self.options.window.max(1) {
-                self.off.pop_front();
+            keep_below(&mut self.off, window);
+            self.off.push_back(Off { residuals: guesses.map(|guess| (need / guess).ln()), need, time, cap });
+            self.since_fit += 1;
+            // What was too low is taken in at once.
+            if killed || self.since_fit > self.off.len() / FITS {
+                self.fit();
             }
-            // A run of no time weighs as one of a millisecond.
-            self.off.push_back(Off { residuals, time: time.max(1.0) });
+            if killed || self.since_fit_again > self.again.len() / FITS || self.fit_again.is_none() {
+                self.fit_again();
+            }
+            self.in_force = self.least_wasteful();
         }
         self.history.push(Seen::new(size, need), self.options.window);
         self.repeats.push(size, need, self.options.sizes);
     }
 
-    /// The expert that would have cost least so far.
-    fn in_force(&self) -> usize {
+    fn fit(&mut self) {
+        self.since_fit = 0;
+        let time = self.typical_time();
+        let residual = |expert: usize| move |off: &Off| Residual { value: off.residuals[expert], time: off.time };
+        self.fits = (0..COUNT)
+            .map(|expert| Fit::of(&self.off.iter().map(residual(expert)).collect::<Vec<_>>(), time, &self.options))
+            .collect();
+        self.hindsight = std::array::from_fn(|expert| self.hindsight_of(expert));
+    }
+
+    /// One plan, for the typical guess and cap, stretched to each run.
+    fn hindsight_of(&self, expert: usize) -> f64 {
+        let n = self.off.len() as f64;
+        let guess_of = |off: &Off| off.need.ln() - off.residuals[expert];
+        let typical = (self.off.iter().map(guess_of).sum::<f64>() / n).exp();
+        let cap = self.off.iter().map(|off| off.cap).sum::<f64>() / n;
+        let rungs = self.by(expert, typical, cap).rungs;
+        let below_the_cap = rungs.get(..rungs.len().saturating_sub(1)).unwrap_or_default();
+        let mut total = 0.0;
+        let mut ladder = Vec::with_capacity(rungs.len());
+        for off in &self.off {
+            let stretch = guess_of(off).exp() / typical;
+            ladder.clear();
+            ladder.extend(below_the_cap.iter().map(|rung| rung * stretch).take_while(|rung| *rung < off.cap));
+            ladder.push(off.cap);
+            total =
+                total * self.options.fading + cost(&ladder, off.need, off.time, |memory| self.kill(memory, off.cap));
+        }
+        total
+    }
+
+    /// For inputs of exactly the size of an earlier one, which are probably the same: how well they need what they needed
+    /// then. It is learnt from all of the unit; before there are any, it is taken to hold within
+    /// [`ExpertOptions::again`].
+    fn fit_again(&mut self) {
+        self.since_fit_again = 0;
+        let mut residuals: Vec<Residual> = self.again.iter().copied().collect();
+        if residuals.len() < ENOUGH_AGAIN {
+            let spread = self.options.again;
+            residuals
+                .extend([-spread, -0.5 * spread, 0.0, 0.5 * spread, spread].map(|value| Residual { value, time: 1.0 }));
+        }
+        self.fit_again = Some(Fit::of(&residuals, self.typical_time(), &self.options));
+    }
+
+    fn kill(&self, memory: f64, cap: f64) -> f64 {
+        self.options.kill(memory, cap) * self.calibration.price()
+    }
+
+    /// The expert that would have cost least so far, by hindsight and by what it said before.
+    fn least_wasteful(&self) -> usize {
         if self.in_accounts < ENOUGH_IN_ACCOUNTS {
             return MEAN;
         }
-        (0..COUNT).min_by(|a, b| self.accounts[*a].total_cmp(&self.accounts[*b])).unwrap_or(MEAN)
+        let cost = |expert: usize| self.hindsight[expert] + self.options.foresight * self.accounts[expert];
+        (0..COUNT).min_by(|a, b| cost(*a).total_cmp(&cost(*b))).unwrap_or(MEAN)
     }
 
     /// Each expert is charged for a run before that is learnt (the prequential principle: Dawid, JRSS A 147, 1984).
@@ -107,33 +181,14 @@ impl UnitSizer {
         }
     }
 
+    /// The best ladder for a guess of this expert.
     fn by(&self, expert: usize, guess: f64, cap: f64) -> Plan {
-        let residual = |off: &Off| Residual { value: off.residuals[expert], time: off.time };
-        self.planned(&self.off.iter().map(residual).collect::<Vec<_>>(), guess, cap)
+        self.fits[expert].plan(guess, cap, |memory| self.kill(memory, cap))
     }
 
-    /// The best ladder for needs that were off by this.
-    fn planned(&self, residuals: &[Residual], guess: f64, cap: f64) -> Plan {
-        let (time, kill) = (self.typical_time(), |memory| self.options.kill(memory, cap));
-        let mut plan = plan(&distribution(residuals, &self.options), guess, cap, time, kill);
-        // What is needed costs as much whichever the ladder.
-        let all: f64 = residuals.iter().map(|residual| residual.time).sum();
-        let needed = residuals.iter().map(|residual| residual.time * residual.value.exp()).sum::<f64>() / all;
-        plan.cost -= guess * needed * time;
-        plan
-    }
-
-    /// For an input of exactly the size of an earlier one, which is probably the same: as it was then. How well that
-    /// holds is learnt from others of the unit; before there are any, it is taken to hold within
-    /// [`ExpertOptions::again`].
-    fn again(&self, need: f64, cap: f64) -> Plan {
-        let mut residuals: Vec<Residual> = self.again.iter().copied().collect();
-        if residuals.len() < ENOUGH_AGAIN {
-            let spread = self.options.again;
-            residuals
-                .extend([-spread, -0.5 * spread, 0.0, 0.5 * spread, spread].map(|value| Residual { value, time: 1.0 }));
-        }
-        self.planned(&residuals, need, cap)
+    /// The best ladder for an input on which a run needed so much before.
+    fn again(&self, need: f64, cap: f64) -> Option<Plan> {
+        self.fit_again.as_ref().map(|fit| fit.plan(need, cap, |memory| self.kill(memory, cap)))
     }
 
     fn typical_time(&self) -> f64 {
@@ -151,6 +206,13 @@ impl UnitSizer {
             2.0 * most + 256.0 * MIB
         };
         if first < cap { vec![first, cap] } else { vec![cap] }
+    }
+}
+
+/// Makes room for one more.
+fn keep_below<T>(ring: &mut VecDeque<T>, most: usize) {
+    while ring.len() >= most {
+        ring.pop_front();
     }
 }
 
