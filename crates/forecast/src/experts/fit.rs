@@ -6,7 +6,7 @@ use super::plan::{Plan, plan};
 use super::residuals::{Point, Residual, distribution};
 
 /// A distribution of residuals, with what a plan needs beside it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Fit {
     points: Vec<Point>,
     /// How long runs take, in the mean.

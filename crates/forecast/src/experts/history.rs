@@ -26,10 +26,7 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn push(&mut self, seen: Seen, window: usize) {
-        while self.seen.len() >= window.max(1) {
-            self.seen.pop_front();
-        }
-        self.seen.push_back(seen);
+        push(&mut self.seen, seen, window);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -53,4 +50,12 @@ impl History {
     pub(super) fn mean(&self, of: impl Fn(&Seen) -> f64) -> f64 {
         self.iter().map(of).sum::<f64>() / self.len().max(1) as f64
     }
+}
+
+/// Adds the newest; the oldest go, so that at most `window` are left, and at least that one.
+pub(super) fn push<T>(ring: &mut VecDeque<T>, newest: T, window: usize) {
+    while ring.len() >= window.max(1) {
+        ring.pop_front();
+    }
+    ring.push_back(newest);
 }

@@ -14,7 +14,8 @@
 //!
 //! # What always holds
 //!
-//! An expert is judged on runs that it had not seen when it guessed. A ladder rises strictly, is finite and positive, and
+//! An expert is judged by guesses that it made before it had seen the run. (Hindsight puts the present ladder above those
+//! guesses, the accounts the ladder of then.) A ladder rises strictly, is finite and positive, and
 //! no rung is above the cap.
 
 mod calibration;

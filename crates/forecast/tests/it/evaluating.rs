@@ -13,7 +13,7 @@ const GB: f64 = 1e9;
 
 fn run(number: u32, start: f64, time: f64, input: f64, needed: f64) -> Run {
     Run {
-        kind: format!("k{}", number % 2),
+        kind: format!("k{}", number % 6),
         input,
         preset: 64.0 * GB,
         start,
@@ -52,7 +52,7 @@ fn sizer(name: &str) -> Box<dyn Sizer> {
 }
 
 fn runs() -> impl Strategy<Value = Vec<Run>> {
-    proptest::collection::vec((0u32..1000, 1u32..100, 1u32..1000, 1u32..60_000), 2..40).prop_map(|drawn| {
+    proptest::collection::vec((0u32..1000, 1u32..100, 1u32..1000, 1u32..60_000), 2..60).prop_map(|drawn| {
         let run = |(number, (start, time, input, needed)): (usize, (u32, u32, u32, u32))| {
             let number = u32::try_from(number).unwrap_or_default();
             run(number, start.into(), time.into(), f64::from(input) * 1e6, f64::from(needed) * 1e6)
