@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::evaluation::run::Run;
 use crate::evaluation::sizer::Sizer;
-use crate::experts::{Strangers, UnitSizer};
+use crate::experts::{Allowance, Strangers, UnitSizer};
 
 /// Experts for each kind.
 #[derive(Debug, Default)]
@@ -15,15 +15,16 @@ pub struct ExpertsSizer {
 
 impl Sizer for ExpertsSizer {
     fn ladder(&mut self, run: &Run) -> Vec<f64> {
-        match self.kinds.get(&run.kind) {
-            Some(unit) => unit.ladder(run.input, run.preset),
+        let allowance = Allowance { declared: run.preset, most: Some(run.preset) };
+        match self.kinds.get(&run.kind).and_then(|unit| unit.size(run.input, allowance)) {
+            Some(sized) => sized.rungs,
             None => self.strangers.ladder(run.preset),
         }
     }
 
     fn learn(&mut self, run: &Run) {
         let unit = self.kinds.entry(run.kind.clone()).or_default();
-        unit.learn(run.input, run.needed, run.time, run.preset);
+        unit.learn(run.input, run.needed, run.time, Allowance { declared: run.preset, most: Some(run.preset) });
         self.strangers.learn(&run.kind, run.needed, run.preset);
     }
 }

@@ -30,4 +30,18 @@ impl Fit {
         plan.cost -= guess * self.needed * self.time;
         plan
     }
+
+    /// What is needed of a guess with this probability, as a part of it.
+    pub(super) fn quantile(&self, probability: f64) -> f64 {
+        let above = self.points.partition_point(|point| point.of_runs < probability);
+        let residual = match (above.checked_sub(1).and_then(|below| self.points.get(below)), self.points.get(above)) {
+            (Some(below), Some(above)) => {
+                let part = (probability - below.of_runs) / (above.of_runs - below.of_runs);
+                below.at + part * (above.at - below.at)
+            }
+            (Some(point), None) | (None, Some(point)) => point.at,
+            (None, None) => 0.0,
+        };
+        residual.exp()
+    }
 }

@@ -4,12 +4,14 @@
 //! # Map
 //!
 //! - `history`: the last runs of a unit; `predictors`: the experts, each a guess of the need at a size.
-//! - `repeats`: inputs that come again.
+//! - `repeats`: inputs that come again; `kills`: runs that were killed.
 //! - `residuals`: what needs were of those guesses, as a smooth distribution.
 //! - `fit`: that distribution as of the last time that somebody looked.
 //! - `calibration`: the promise on kills.
 //! - `plan`: the ladder, the first allocation and all that follow kills, by dynamic programming.
 //! - [`mod@unit`]: [`UnitSizer`], all of them for one unit, and which expert is in force; [`options`].
+//! - [`sized`]: what a unit is sized with, and what comes of it.
+//! - [`target`]: what is not memory: the same guesses, and quantiles.
 //! - [`strangers`]: units of which nothing is known yet.
 //!
 //! # What always holds
@@ -21,14 +23,19 @@
 mod calibration;
 mod fit;
 mod history;
+mod kills;
 pub mod options;
 mod plan;
 mod predictors;
 mod repeats;
 mod residuals;
+pub mod sized;
 pub mod strangers;
+pub mod target;
 pub mod unit;
 
 pub use options::ExpertOptions;
+pub use sized::{Allowance, PROBABILITIES, Sized};
 pub use strangers::Strangers;
+pub use target::Target;
 pub use unit::UnitSizer;

@@ -15,7 +15,7 @@ pub struct ExpertOptions {
     pub unseen: f64,
     /// What a killed attempt costs beside its own run, in milliseconds of its memory: queueing, starting, delay.
     pub overhead: f64,
-    /// And whatever it had, in milliseconds of the cap: what depends on it waits.
+    /// And whatever it had, in milliseconds of what was declared: what depends on it waits.
     pub delay: f64,
     /// Within which part needs are taken to repeat on an input of exactly the same size, before that is known.
     pub again: f64,
@@ -31,8 +31,8 @@ pub struct ExpertOptions {
 
 impl ExpertOptions {
     /// What a kill costs beside its run, of an attempt with so much memory.
-    pub(super) fn kill(&self, memory: f64, cap: f64) -> f64 {
-        memory * self.overhead + cap * self.delay
+    pub(super) fn kill(&self, memory: f64, declared: f64) -> f64 {
+        memory * self.overhead + declared * self.delay
     }
 }
 

@@ -13,6 +13,8 @@ use super::residuals::Point;
 pub(super) struct Plan {
     pub(super) rungs: Vec<f64>,
     pub(super) cost: f64,
+    /// The part of runs that the first rung is enough for.
+    pub(super) covers: f64,
 }
 
 /// The ladder of least expected cost for a guess; `time` is how long such runs take, `kill` what a kill costs beside its
@@ -41,12 +43,13 @@ pub(super) fn plan(points: &[Point], guess: f64, cap: f64, time: f64, kill: impl
     }
     let mut rungs = Vec::new();
     let (cost, mut next) = best_from(0, 0.0, &above);
+    let covers = next.map_or(1.0, |rung| candidates[rung].1.of_runs);
     while let Some(rung) = next {
         rungs.push(candidates[rung].0);
         next = above[rung].1;
     }
     rungs.push(cap);
-    Plan { rungs, cost }
+    Plan { rungs, cost, covers }
 }
 
 #[cfg(test)]
@@ -79,7 +82,7 @@ mod tests {
                 of_runs += runs * (1.0 - of_runs);
                 Point { at, of_time, of_runs }
             }).collect();
-            let Plan { rungs: found, cost: expected } = plan(&points, 10.0, cap, 1.0, |memory| memory * overhead);
+            let Plan { rungs: found, cost: expected, .. } = plan(&points, 10.0, cap, 1.0, |memory| memory * overhead);
             prop_assert!(found.is_sorted_by(|a, b| a < b) && found.last() == Some(&cap));
             let below: Vec<usize> = (0..points.len()).filter(|rung| 10.0 * points[*rung].at.exp() < cap).collect();
             let rungs: Vec<usize> = found[..found.len() - 1].iter().map(|memory| {

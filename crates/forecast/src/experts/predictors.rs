@@ -10,6 +10,10 @@ pub(super) const COUNT: usize = 9;
 /// The one that takes the mean of all others: nobody is far off it, so it is in force until accounts tell.
 pub(super) const MEAN: usize = 8;
 
+/// Their names, in the versions of forecasts.
+pub(super) const NAMES: [&str; COUNT] =
+    ["level", "line", "log-line", "nearest", "nearest-3", "nearest-7", "largest-of-5", "local-line", "mean"];
+
 /// Runs below which a line says nothing.
 const ENOUGH_FOR_A_LINE: usize = 3;
 
