@@ -5,13 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forecastle_forecast::{Ending, Features, Learner, Observation};
+use forecastle_forecast::{Declared, Ending, Features, Learner, Observation};
 use forecastle_protos::ids::RequestId;
 use forecastle_protos::v1::{self, Outcome};
 use forecastle_resources::Bytes;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::catalogue_store::CatalogueStore;
 use crate::forecasting;
 use crate::ledger::{Error, EventKind, Ledger, RecordedEvent};
 
@@ -22,6 +23,8 @@ const PAGE: u32 = 1000;
 pub struct Profiles {
     /// Where events come from.
     pub ledger: Arc<dyn Ledger>,
+    /// What owners say of units.
+    pub catalogue: Arc<CatalogueStore>,
     /// Who learns.
     pub learner: Arc<dyn Learner>,
     /// Wakes it.
@@ -33,8 +36,13 @@ pub struct Profiles {
 
 impl Profiles {
     /// A service that has learnt nothing.
-    pub fn new(ledger: Arc<dyn Ledger>, learner: Arc<dyn Learner>, recorded: Arc<Notify>) -> Self {
-        Self { ledger, learner, recorded, seen: 0, last: None }
+    pub fn new(
+        ledger: Arc<dyn Ledger>,
+        catalogue: Arc<CatalogueStore>,
+        learner: Arc<dyn Learner>,
+        recorded: Arc<Notify>,
+    ) -> Self {
+        Self { ledger, catalogue, learner, recorded, seen: 0, last: None }
     }
 
     /// Learns what the ledger has now. Called once before anything is released.
@@ -77,7 +85,9 @@ impl Profiles {
             self.last = Some((request, parameters));
         }
         let parameters = self.last.as_ref().and_then(|(_, parameters)| parameters.as_ref());
-        match observation(completed, parameters) {
+        // Of a unit that is gone nothing is declared any more.
+        let declared = self.catalogue.current().unit(&completed.unit).map(forecasting::declared).unwrap_or_default();
+        match observation(completed, parameters, declared) {
             Some(observation) => {
                 self.learner.observe(&observation);
                 Ok(true)
@@ -88,7 +98,11 @@ impl Profiles {
 }
 
 /// What a run teaches; `None` if it teaches nothing (it never ran, or its end was not its own doing).
-fn observation(completed: &v1::Completed, parameters: Option<&pbjson_types::Struct>) -> Option<Observation> {
+fn observation(
+    completed: &v1::Completed,
+    parameters: Option<&pbjson_types::Struct>,
+    declared: Declared,
+) -> Option<Observation> {
     let usage = completed.usage.as_ref()?;
     let ending = match completed.outcome() {
         Outcome::Succeeded => Ending::Succeeded,
@@ -116,6 +130,7 @@ fn observation(completed: &v1::Completed, parameters: Option<&pbjson_types::Stru
             parameters: forecasting::parameters(parameters),
             node_class: Some(completed.node_class.clone()).filter(|class| !class.is_empty()),
         },
+        declared,
         ending,
         memory: Bytes(usage.memory_bytes),
         cpu_time: Duration::from_millis(usage.cpu_ms),

@@ -85,8 +85,8 @@ impl Services {
         // Forecasting: learn what the ledger remembers before anything is sized.
         let recorded = Arc::new(Notify::new());
         let profile = Arc::new(ProfileForecaster::default());
-        let mut profiles =
-            Profiles::new(Arc::clone(ledger), Arc::clone(&profile) as Arc<dyn Learner>, Arc::clone(&recorded));
+        let learner = Arc::clone(&profile) as Arc<dyn Learner>;
+        let mut profiles = Profiles::new(Arc::clone(ledger), Arc::clone(catalogue), learner, Arc::clone(&recorded));
         let learnt = profiles.catch_up().await?;
         tracing::info!(runs = learnt, "learnt from the ledger");
         let forecaster: Arc<dyn Forecaster> = match options.forecast.mode {

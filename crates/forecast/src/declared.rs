@@ -143,7 +143,7 @@ impl DeclaredForecaster {
             io_bytes_per_second: reservation.vector.io.0 as f64,
             duration: reservation.duration,
         }]);
-        Forecast::new(source, version, need, DECLARED_PROBABILITY, reservation, Bytes::ZERO, declared)
+        Forecast::new(source, version, need, DECLARED_PROBABILITY, reservation, &[], declared)
     }
 }
 

@@ -60,6 +60,7 @@ mod tests {
         assert_eq!(chain.forecast(&features, &declared).source, Source::Declared);
         profile.observe(&Observation {
             features: features.clone(),
+            declared: declared.clone(),
             ending: Ending::Succeeded,
             memory: Bytes::mib(50),
             cpu_time: Duration::from_secs(1),

@@ -69,19 +69,19 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// A forecast whose reservation keeps the declared bounds and whose ladder begins there. `second` is the memory
-    /// that the second attempt should have at least (zero: twice the first).
+    /// A forecast whose reservation keeps the declared bounds and whose ladder begins there, goes on with those of the
+    /// `planned` rungs that are above, and doubles from there.
     pub fn new(
         source: Source,
         version: String,
         need: Need,
         quantile: f64,
         mut reservation: Reservation,
-        second: Bytes,
+        planned: &[Bytes],
         declared: &Declared,
     ) -> Self {
         reservation.vector = declared.clamp(&reservation.vector);
-        let ladder = ladder::rungs(reservation.vector.memory, second, declared.maximum_memory());
+        let ladder = ladder::completed(reservation.vector.memory, planned, declared.maximum_memory());
         Self { source, version, need: need.quantiles, ladder, quantile, reservation }
     }
 
@@ -92,13 +92,13 @@ impl Forecast {
 
     /// What the next attempt reserves after `oom_kills` kills for memory, the last of them at `last_limit`.
     ///
-    /// More memory than `last_limit` and, where the ladder says so, than that: the lease may have been grown beyond
-    /// its rung, and the declaration may have changed since the forecast. `None`: that limit is the maximum already,
+    /// The first rung above `last_limit`: the lease may have been grown beyond its rung, and the declaration may have
+    /// changed since the forecast. `None`: that limit is the maximum already,
     /// the shard is infeasible. Without kills it is the first reservation, within the bounds.
     pub fn reservation_after(&self, oom_kills: u32, last_limit: Bytes, declared: &Declared) -> Option<Reservation> {
         let mut vector = declared.clamp(&self.reservation.vector);
         if oom_kills > 0 {
-            let memory = ladder::next_rung(&self.ladder, oom_kills, last_limit);
+            let memory = ladder::next_rung(&self.ladder, last_limit);
             vector.memory = declared.clamp(&forecastle_resources::ResourceVector { memory, ..vector.clone() }).memory;
             if vector.memory <= last_limit {
                 return None;
@@ -143,7 +143,7 @@ mod tests {
             Need::default(),
             0.9,
             Reservation::new(ResourceVector::new(CpuMillis(100), memory), Duration::from_secs(1)),
-            Bytes::ZERO,
+            &[],
             declared,
         )
     }

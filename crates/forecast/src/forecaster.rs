@@ -4,32 +4,35 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
+use forecastle_resources::Bytes;
+
 use crate::declared::{Declared, DeclaredForecaster};
+use crate::experts::{ExpertOptions, Strangers};
 use crate::features::Features;
 use crate::forecast::{Expert, Forecast, Forecaster};
 use crate::observation::{Learner, Observation, Rejection, Sample};
-use crate::profile::Profile;
+use crate::profile::{Profile, allowance, of_a_stranger};
 
-/// Bounds of what profiles hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What profiles are made with, and how many are kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ProfileOptions {
-    /// Most runs remembered of one (request type, unit), at 48 bytes each.
-    pub window: usize,
+    /// Of each (request type, unit). One takes some 60 KB, and up to 200 KB more if it has thousands of different inputs.
+    pub experts: ExpertOptions,
     /// Most (request type, unit) pairs remembered; the one that learnt least recently goes first.
     pub profiles: usize,
 }
 
 impl Default for ProfileOptions {
-    /// 256 runs of each of 16,384 pairs.
+    /// The constants that were chosen, and 16,384 pairs.
     fn default() -> Self {
-        Self { window: 256, profiles: 16_384 }
+        Self { experts: ExpertOptions::default(), profiles: 16_384 }
     }
 }
 
 /// By request type, then by unit, so that looking one up copies no text.
 type Profiles = HashMap<String, HashMap<String, Mutex<Profile>>>;
 
-/// Online statistics of every (request type, unit): constant time for each run, and a bounded memory.
+/// A profile of every (request type, unit): constant time for each run, and a bounded memory.
 ///
 /// It learns CPU, memory, I/O and duration of successful runs and the limits of runs that were killed for memory, and
 /// looks at the size of the input alone: tenant, items, parameters and machine are not told apart.
@@ -38,6 +41,7 @@ pub struct ProfileForecaster {
     options: ProfileOptions,
     fallback: DeclaredForecaster,
     profiles: RwLock<Profiles>,
+    strangers: RwLock<Strangers>,
     /// Observations that were learnt.
     learnt: AtomicU64,
     rejected: [AtomicU64; Rejection::ALL.len()],
@@ -56,6 +60,7 @@ impl ProfileForecaster {
             options,
             fallback,
             profiles: RwLock::default(),
+            strangers: RwLock::default(),
             learnt: AtomicU64::new(0),
             rejected: std::array::from_fn(|_| AtomicU64::new(0)),
         }
@@ -99,6 +104,7 @@ impl ProfileForecaster {
                 .min()
                 .map(|(_, kind, unit)| (kind.clone(), unit.clone()));
             let Some((kind, unit)) = oldest else { return };
+            self.strangers.write().unwrap_or_else(PoisonError::into_inner).forget(&name(&kind, &unit));
             if let Some(units) = profiles.get_mut(&kind) {
                 units.remove(&unit);
                 if units.is_empty() {
@@ -107,6 +113,11 @@ impl ProfileForecaster {
             }
         }
     }
+}
+
+/// Of a unit, among strangers.
+fn name(request_type: &str, unit: &str) -> String {
+    format!("{request_type}/{unit}")
 }
 
 /// A profile is whole between any two statements that could panic, so a poisoned lock is still good.
@@ -125,10 +136,12 @@ impl Learner for ProfileForecaster {
                 return;
             }
         };
+        let declared = &observation.declared;
+        let allowance = allowance(declared, &self.fallback.reservation(declared));
         let now = self.learnt.fetch_add(1, Ordering::Relaxed);
         let learn = |profile: &Mutex<Profile>| {
             let mut profile = lock(profile);
-            profile.learn(sample, self.options.window);
+            profile.learn(&sample, allowance);
             profile.last_used = now;
         };
         let Features { request_type, unit, .. } = &observation.features;
@@ -138,17 +151,27 @@ impl Learner for ProfileForecaster {
             if !profiles.get(request_type).is_some_and(|units| units.contains_key(unit)) {
                 self.make_room(&mut profiles);
             }
-            learn(profiles.entry(request_type.clone()).or_default().entry(unit.clone()).or_default());
+            let units = profiles.entry(request_type.clone()).or_default();
+            learn(units.entry(unit.clone()).or_insert_with(|| Mutex::new(Profile::new(self.options.experts))));
+        }
+        if !sample.censored && declared.reservation.vector.memory > Bytes::ZERO {
+            let mut strangers = self.strangers.write().unwrap_or_else(PoisonError::into_inner);
+            strangers.learn(&name(request_type, unit), sample.memory as f64, allowance.declared);
         }
     }
 }
 
 impl Expert for ProfileForecaster {
-    /// Answers once a run of this (request type, unit) succeeded, or one was killed for memory that concerns it.
+    /// Answers once a run of this (request type, unit) succeeded, or one was killed for memory that concerns it; or once
+    /// runs of several others did, which shows how much owners need of what they declare.
     fn consider(&self, features: &Features, declared: &Declared) -> Option<Forecast> {
-        self.read(|profiles| {
+        let known = self.read(|profiles| {
             let profile = profiles.get(&features.request_type)?.get(&features.unit)?;
             lock(profile).forecast(features, declared, &self.fallback)
+        });
+        known.or_else(|| {
+            let strangers = self.strangers.read().unwrap_or_else(PoisonError::into_inner);
+            of_a_stranger(&strangers, declared, &self.fallback)
         })
     }
 }

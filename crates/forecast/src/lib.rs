@@ -9,11 +9,10 @@
 //!   [`Expert`].
 //! - [`ladder`]: the memory of the attempts that follow kills for memory.
 //! - [`observation`]: [`Observation`], what a run used; the trait [`Learner`]; what is refused, and why.
-//! - `estimate`: size-independent and linear estimates, and what a choice of memory costs.
-//! - `profile`: the online statistics of one unit; [`ProfileForecaster`] keeps one per (request type, unit).
+//! - [`experts`]: memory of the least expected waste, by experts that compete.
+//! - `profile`: what is known of one unit; [`ProfileForecaster`] keeps one per (request type, unit).
 //! - [`demand`]: [`DemandForecaster`], how much work is expected to start.
 //! - [`evaluation`]: how well memory is sized, judged on recorded runs, beside sizers from the literature.
-//! - [`experts`]: memory of the least expected waste, by experts that compete; judged, and not in service yet.
 //! - [`fallback`]: [`FallbackForecaster`], the first expert that knows something, else what was declared.
 //!
 //! # What always holds
@@ -28,7 +27,6 @@
 
 pub mod declared;
 pub mod demand;
-mod estimate;
 pub mod evaluation;
 pub mod experts;
 pub mod fallback;

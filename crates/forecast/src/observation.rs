@@ -6,6 +6,7 @@ use std::time::Duration;
 use forecastle_resources::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::declared::Declared;
 use crate::features::Features;
 
 /// How a run ended.
@@ -27,6 +28,8 @@ pub enum Ending {
 pub struct Observation {
     /// What was known of the shard before.
     pub features: Features,
+    /// What its unit's owner says of it now.
+    pub declared: Declared,
     /// How it ended.
     pub ending: Ending,
     /// Its largest memory.
@@ -116,10 +119,7 @@ pub(crate) struct Sample {
     pub(crate) cpu_millis: f64,
     pub(crate) io_bytes_per_second: f64,
     pub(crate) seconds: f64,
-    pub(crate) input_items: u32,
     pub(crate) censored: bool,
-    /// Successes since, on as much input or more, within a limit that was too low for this one.
-    pub(crate) contradictions: u8,
 }
 
 impl Sample {
@@ -148,9 +148,7 @@ impl Sample {
             cpu_millis: 0.0,
             io_bytes_per_second: 0.0,
             seconds: observation.duration.as_secs_f64(),
-            input_items: observation.features.input_items,
             censored,
-            contradictions: 0,
         };
         if censored {
             // Of a run that was cut off only the limit says something.
@@ -169,11 +167,6 @@ impl Sample {
         }
         Ok(sample)
     }
-
-    /// True if both read the same amount: possibly another attempt of the same shard.
-    pub(crate) fn same_input(&self, other: &Self) -> bool {
-        self.input_bytes == other.input_bytes && self.input_items == other.input_items
-    }
 }
 
 #[cfg(test)]
@@ -184,6 +177,7 @@ mod tests {
     fn run(ending: Ending) -> Observation {
         Observation {
             features: Features { input_bytes: 100, ..Features::default() },
+            declared: Declared::default(),
             ending,
             memory: Bytes::mib(1),
             cpu_time: Duration::from_millis(500),
@@ -217,11 +211,6 @@ mod tests {
         assert_eq!(with(&|o| o.ending = Ending::Other), Rejection::Unfinished);
         assert_eq!(with(&|o| o.ending = Ending::OutOfMemory { limit: Bytes(u64::MAX) }), Rejection::AbsurdMemory);
         assert_eq!(with(&|o| o.ending = Ending::OutOfMemory { limit: Bytes::ZERO }), Rejection::NoMemory);
-    }
-
-    #[test]
-    fn a_sample_takes_48_bytes() {
-        assert_eq!(size_of::<Sample>(), 48);
     }
 
     #[test]

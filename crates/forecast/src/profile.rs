@@ -1,33 +1,15 @@
-//! Online statistics of one unit: a ring of its last runs, and estimates from them.
-//!
-//! Whether the memory depends on the input's size is settled by what each answer would have wasted: before a run is
-//! learnt, both estimates are asked about it, and what they would have wasted on it is added to their account (the
-//! *prequential* principle: Dawid, "Statistical theory: the prequential approach", JRSS A 147, 1984). Accounts fade,
-//! so that a unit that changes is believed.
-//!
-//! A kill for memory is a censored observation: the need is somewhere above the limit. Until a success on the same
-//! input settles it, it counts as a run that needs the next rung, and nothing with as much input or more is given less
-//! than that rung, unless several successes since contradict it.
+//! What is known of one unit from its runs: memory by the [`crate::experts`], with the ladder that follows; duration, CPU
+//! and I/O by the same guesses.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use forecastle_resources::{Bytes, BytesPerSecond, CpuMillis, Reservation, ResourceVector};
 
 use crate::declared::{Declared, DeclaredForecaster};
-use crate::estimate::{Estimate, PROBABILITIES, Point, imputed, margin, quantile, waste};
+use crate::experts::{Allowance, ExpertOptions, PROBABILITIES, Sized, Strangers, Target, UnitSizer};
 use crate::features::{Features, Source};
 use crate::forecast::{Forecast, Need, NeedQuantile};
 use crate::observation::{LARGEST_MEMORY, Sample};
-
-/// How much an account of waste keeps with each run.
-const FADING: f64 = 0.97;
-
-/// Successes within its limit after which a kill for memory is taken for an exception.
-const CONTRADICTIONS: u8 = 8;
-
-/// Successes after which a history without a slope is believed for inputs of any size.
-const ENOUGH: usize = 8;
 
 /// The least CPU reserved, in thousandths of a core.
 const LEAST_CPU: f64 = 50.0;
@@ -36,143 +18,55 @@ const LEAST_CPU: f64 = 50.0;
 /// reservation grows from run to run until the limit no longer binds.
 const CPU_HEADROOM: f64 = 1.15;
 
-/// Index of the median, the 90th and the 95th percentile in [`PROBABILITIES`].
+/// What a duration is above the quantile: a part that never goes away, and one for what a short history has not shown,
+/// divided by its length.
+const DURATION_MARGIN: (f64, f64) = (0.10, 0.60);
+
+/// Index of the 90th and the 95th percentile in [`PROBABILITIES`].
 const P90: usize = 1;
 const P95: usize = 2;
 
-/// Estimates from the samples as they were when it was fitted.
-#[derive(Debug, Clone)]
-struct Fit {
-    constant: Estimate,
-    linear: Option<Estimate>,
-    duration: Estimate,
-    cpu_millis: [f64; 4],
-    io_bytes_per_second: [f64; 4],
-    successes: usize,
-    smallest_input: u64,
-    largest_input: u64,
-}
+/// What stands for a rate of nothing: logarithms need something.
+const NEXT_TO_NOTHING: f64 = 1.0;
 
-/// The online statistics of one unit.
-#[derive(Debug, Default)]
+/// What is known of one unit.
+#[derive(Debug)]
 pub(crate) struct Profile {
-    samples: VecDeque<Sample>,
-    censored: usize,
-    fit: Option<Fit>,
-    since_fit: usize,
-    /// Faded waste of the size-independent and of the linear estimate, in byte·seconds.
-    wasted: (f64, f64),
+    memory: UnitSizer,
+    seconds: Target,
+    cpu_millis: Target,
+    io_bytes_per_second: Target,
     /// When it last learnt, in the forecaster's count of observations.
     pub(crate) last_used: u64,
 }
 
 impl Profile {
-    /// Samples held.
+    pub(crate) fn new(options: ExpertOptions) -> Self {
+        Self {
+            memory: UnitSizer::new(options),
+            seconds: Target::default(),
+            cpu_millis: Target::default(),
+            io_bytes_per_second: Target::default(),
+            last_used: 0,
+        }
+    }
+
+    /// Runs remembered.
     pub(crate) fn len(&self) -> usize {
-        self.samples.len()
+        self.memory.successes() + self.memory.unsettled()
     }
 
-    /// Learns from a run; `window` is the most samples held. Amortised constant time: at most `window` steps for
-    /// each fit, and a fit only every sixteenth of the history or when something is out of line with it.
-    pub(crate) fn learn(&mut self, sample: Sample, window: usize) {
-        let surprising = sample.censored || self.settle_accounts(&sample);
-        if self.censored > 0 {
-            self.review_kills(&sample);
-        }
-        while self.samples.len() >= window.max(1) {
-            let gone = self.samples.pop_front();
-            self.censored -= usize::from(gone.is_some_and(|s| s.censored));
-        }
-        self.samples.push_back(sample);
-        self.censored += usize::from(sample.censored);
-        self.since_fit += 1;
-        if surprising || self.fit.is_none() || self.since_fit > self.samples.len() / 16 {
-            self.refit();
-        }
-    }
-
-    /// Adds to the accounts what each estimate would have wasted on this success. True if the estimate in force was
-    /// too low for it.
-    fn settle_accounts(&mut self, sample: &Sample) -> bool {
-        let Some(fit) = &self.fit else { return true };
+    /// Learns from a run, in amortised constant time.
+    pub(crate) fn learn(&mut self, sample: &Sample, allowance: Allowance) {
         let size = sample.input_bytes as f64;
-        let needed = sample.memory as f64;
-        let cost = |estimate: &Estimate| {
-            let (first, second) = estimate.memory(size, fit.successes);
-            waste(first, second, needed, sample.seconds)
-        };
-        let too_low = self.estimate(fit).memory(size, fit.successes).0 < needed;
-        let (constant, linear) = (cost(&fit.constant), cost(fit.linear.as_ref().unwrap_or(&fit.constant)));
-        self.wasted = (self.wasted.0 * FADING + constant, self.wasted.1 * FADING + linear);
-        too_low
-    }
-
-    /// Lets this sample settle or contradict earlier kills.
-    fn review_kills(&mut self, sample: &Sample) {
-        self.samples.retain(|kill| !(kill.censored && kill.same_input(sample) && kill.memory < sample.memory));
-        let mut censored = 0;
-        for kill in self.samples.iter_mut().filter(|kill| kill.censored) {
-            censored += 1;
-            if !sample.censored && sample.input_bytes >= kill.input_bytes && sample.memory <= kill.memory {
-                kill.contradictions = kill.contradictions.saturating_add(1);
-            }
-        }
-        self.censored = censored;
-    }
-
-    fn refit(&mut self) {
-        self.since_fit = 0;
-        let successes: Vec<&Sample> = self.samples.iter().filter(|s| !s.censored).collect();
-        if successes.is_empty() {
-            self.fit = None;
+        if sample.censored {
+            self.memory.learn_kill(size, sample.memory as f64);
             return;
         }
-        let memory: Vec<Point> = self
-            .samples
-            .iter()
-            .map(|s| Point {
-                size: s.input_bytes as f64,
-                value: if s.censored { imputed(s.memory) } else { s.memory as f64 },
-                seconds: s.seconds.max(1e-3),
-            })
-            .collect();
-        let duration: Vec<Point> =
-            successes.iter().map(|s| Point { size: s.input_bytes as f64, value: s.seconds, seconds: 1.0 }).collect();
-        let quantiles = |of: fn(&Sample) -> f64| {
-            let mut sorted: Vec<f64> = successes.iter().map(|s| of(s)).collect();
-            sorted.sort_by(f64::total_cmp);
-            PROBABILITIES.map(|p| quantile(&sorted, p))
-        };
-        self.fit = Some(Fit {
-            constant: Estimate::constant(&memory),
-            linear: Estimate::linear(&memory),
-            duration: Estimate::nearest(&duration),
-            cpu_millis: quantiles(|s| s.cpu_millis),
-            io_bytes_per_second: quantiles(|s| s.io_bytes_per_second),
-            successes: successes.len(),
-            smallest_input: successes.iter().map(|s| s.input_bytes).min().unwrap_or(0),
-            largest_input: successes.iter().map(|s| s.input_bytes).max().unwrap_or(0),
-        });
-    }
-
-    /// The estimate of memory in force: the one that wasted less.
-    fn estimate<'a>(&self, fit: &'a Fit) -> &'a Estimate {
-        match &fit.linear {
-            Some(linear) if self.wasted.1 < self.wasted.0 => linear,
-            _ => &fit.constant,
-        }
-    }
-
-    /// The least that a shard with this much input must get after kills for memory that nothing settled.
-    fn floor(&self, input_bytes: u64) -> f64 {
-        if self.censored == 0 {
-            return 0.0;
-        }
-        self.samples
-            .iter()
-            .filter(|s| s.censored && s.input_bytes <= input_bytes && s.contradictions < CONTRADICTIONS)
-            .map(|s| imputed(s.memory))
-            .fold(0.0, f64::max)
+        self.memory.learn(size, sample.memory as f64, sample.seconds * 1000.0, allowance);
+        self.seconds.learn(size, sample.seconds);
+        self.cpu_millis.learn(size, sample.cpu_millis.max(NEXT_TO_NOTHING));
+        self.io_bytes_per_second.learn(size, sample.io_bytes_per_second.max(NEXT_TO_NOTHING));
     }
 
     /// What history says of this shard; `None` if there is no success, and no kill that concerns it.
@@ -182,105 +76,92 @@ impl Profile {
         declared: &Declared,
         fallback: &DeclaredForecaster,
     ) -> Option<Forecast> {
-        let floor = self.floor(features.input_bytes);
         let said = fallback.reservation(declared);
-        let Some(fit) = &self.fit else {
-            // Nobody succeeded yet: all that is known is that the declared memory may be too little.
-            if floor <= 0.0 {
-                return None;
-            }
-            let memory = said.vector.memory.max(Bytes::from_f64(floor));
-            let reservation =
-                Reservation::new(declared.clamp(&ResourceVector { memory, ..said.vector }), said.duration);
-            return Some(DeclaredForecaster::of_reservation(
-                Source::Profile,
-                "profile-1/kills".to_owned(),
-                reservation,
-                declared,
-            ));
-        };
         let size = features.input_bytes as f64;
-        let estimate = self.estimate(fit);
-        let (mut first, second) = estimate.memory(size, fit.successes);
-        if !estimate.is_linear() && fit.is_new_to(features.input_bytes) {
-            // Nothing is known of inputs as large as this. In proportion at worst, but no more than was declared.
-            let in_proportion = first * (size / fit.largest_input.max(1) as f64);
-            first = first.max(in_proportion.min(said.vector.memory.0 as f64));
-        }
-        let first = first.max(floor).min(LARGEST_MEMORY as f64);
-
-        let cpu = (fit.cpu_millis[P90] * CPU_HEADROOM).max(LEAST_CPU);
-        // I/O is reserved only where its owner declared some: most workers offer none of it.
-        let io = if said.vector.io.0 == 0 { 0.0 } else { fit.io_bytes_per_second[P90] };
+        let sized = self.memory.size(size, allowance(declared, &said))?;
+        let runs = self.memory.successes();
+        // Of what never succeeded only memory is known.
+        let at_declared = |value: u64| [value as f64; 4];
+        let cpu = self.cpu_millis.quantiles(size);
+        let io = self.io_bytes_per_second.quantiles(size);
+        let seconds = self.seconds.quantiles(size);
         let vector = ResourceVector {
-            cpu: CpuMillis::from_f64(cpu),
-            memory: Bytes::from_f64(first),
-            io: BytesPerSecond::from_f64(io),
+            cpu: cpu.map_or(said.vector.cpu, |cpu| CpuMillis::from_f64((cpu[P90] * CPU_HEADROOM).max(LEAST_CPU))),
+            // I/O is reserved only where its owner declared some: most workers offer none of it.
+            io: match io {
+                Some(io) if said.vector.io.0 > 0 => BytesPerSecond::from_f64(rate(io[P90])),
+                _ => said.vector.io,
+            },
             // Scratch disk and named resources are as declared: nobody measures what would have been enough.
-            ..said.vector
+            ..said.vector.clone()
         };
-        let duration = seconds(fit.duration.at(P95, size) * (1.0 + margin(fit.successes)));
-        let kind = if estimate.is_linear() { "linear" } else { "constant" };
-        Some(Forecast::new(
-            Source::Profile,
-            format!("profile-1/{kind}/{}", fit.successes),
-            fit.need(estimate, size),
-            estimate.coverage(),
-            Reservation::new(vector, duration),
-            Bytes::from_f64(second),
-            declared,
-        ))
+        let margin = DURATION_MARGIN.0 + DURATION_MARGIN.1 / runs.max(1) as f64;
+        let duration = seconds.map_or(said.duration, |seconds| self::seconds(seconds[P95] * (1.0 + margin)));
+        let cpu = cpu.unwrap_or(at_declared(said.vector.cpu.0));
+        let io = io.map_or(at_declared(said.vector.io.0), |io| io.map(rate));
+        let seconds = seconds.unwrap_or([said.duration.as_secs_f64(); 4]);
+        let need = PROBABILITIES.iter().enumerate().map(|(index, probability)| NeedQuantile {
+            probability: *probability,
+            cpu_millis: cpu[index],
+            memory_bytes: sized.quantiles[index],
+            io_bytes_per_second: io[index],
+            duration: self::seconds(seconds[index]),
+        });
+        let need = Need::new(need.collect());
+        Some(forecast(&sized, runs, need, Reservation::new(vector, duration), declared))
     }
 }
 
-impl Fit {
-    fn need(&self, estimate: &Estimate, size: f64) -> Need {
-        let quantiles = PROBABILITIES.iter().enumerate().map(|(index, probability)| NeedQuantile {
-            probability: *probability,
-            cpu_millis: self.cpu_millis[index],
-            memory_bytes: estimate.at(index, size),
-            io_bytes_per_second: self.io_bytes_per_second[index],
-            duration: seconds(self.duration.at(index, size)),
-        });
-        Need::new(quantiles.collect())
+/// Of a unit that never ran: its memory is what others needed of theirs, all else is as declared. `None` while too few
+/// are known, or if nothing was declared.
+pub(crate) fn of_a_stranger(
+    strangers: &Strangers,
+    declared: &Declared,
+    fallback: &DeclaredForecaster,
+) -> Option<Forecast> {
+    if declared.reservation.vector.memory == Bytes::ZERO {
+        return None;
     }
+    let said = fallback.reservation(declared);
+    let memory = said.vector.memory.0 as f64;
+    let rungs = strangers.ladder(memory);
+    if rungs.len() < 2 {
+        return None;
+    }
+    let units = strangers.len();
+    let covers = units as f64 / (units as f64 + 1.0);
+    let need = Need::new(vec![NeedQuantile {
+        probability: covers,
+        cpu_millis: said.vector.cpu.0 as f64,
+        memory_bytes: rungs[0],
+        io_bytes_per_second: said.vector.io.0 as f64,
+        duration: said.duration,
+    }]);
+    let sized = Sized { by: "transfer", rungs, covers, quantiles: [memory; 4] };
+    Some(forecast(&sized, units, need, said, declared))
+}
 
-    /// True if this is more than twice the largest input seen and history is too short, or its inputs too much
-    /// alike, to tell whether the size matters.
-    fn is_new_to(&self, input_bytes: u64) -> bool {
-        let alike = self.successes < ENOUGH || self.largest_input < self.smallest_input.saturating_mul(2).max(1);
-        alike && input_bytes > self.largest_input.saturating_mul(2)
-    }
+/// The profile's memory in a reservation that has everything else.
+fn forecast(sized: &Sized, of: usize, need: Need, reservation: Reservation, declared: &Declared) -> Forecast {
+    let planned: Vec<Bytes> = sized.rungs.iter().map(|rung| Bytes::from_f64(rung.min(LARGEST_MEMORY as f64))).collect();
+    let memory = planned.first().copied().unwrap_or(reservation.vector.memory);
+    let vector = ResourceVector { memory, ..reservation.vector };
+    let version = format!("profile-2/{}/{of}", sized.by);
+    let reservation = Reservation::new(vector, reservation.duration);
+    Forecast::new(Source::Profile, version, need, sized.covers, reservation, &planned, declared)
+}
+
+/// What the experts must know of a declaration; `said` is it, completed.
+pub(crate) fn allowance(declared: &Declared, said: &Reservation) -> Allowance {
+    Allowance { declared: said.vector.memory.0 as f64, most: declared.maximum_memory().map(|maximum| maximum.0 as f64) }
+}
+
+fn rate(learnt: f64) -> f64 {
+    if learnt > NEXT_TO_NOTHING { learnt } else { 0.0 }
 }
 
 /// A duration of so many seconds, at most a century.
 fn seconds(value: f64) -> Duration {
     const CENTURY: f64 = 100.0 * 365.25 * 86_400.0;
     Duration::try_from_secs_f64(value.clamp(0.0, CENTURY)).unwrap_or(Duration::ZERO)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_estimate_wasted_long_ago_is_forgotten() {
-        let mut profile = Profile { wasted: (0.0, 1e15), ..Profile::default() };
-        for run in 0..600_u64 {
-            let input = (1 + run * 37 % 101) << 20;
-            let sample = Sample {
-                input_bytes: input,
-                memory: 10 * input,
-                cpu_millis: 100.0,
-                io_bytes_per_second: 0.0,
-                seconds: 1.0,
-                input_items: 1,
-                censored: false,
-                contradictions: 0,
-            };
-            profile.learn(sample, 256);
-        }
-        let fit = profile.fit.clone().unwrap();
-        assert!(profile.estimate(&fit).is_linear());
-    }
 }

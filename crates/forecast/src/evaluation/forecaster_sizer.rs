@@ -60,6 +60,7 @@ impl<F: Forecaster + Learner> Sizer for ForecasterSizer<F> {
     fn learn(&mut self, run: &Run) {
         self.forecaster.observe(&Observation {
             features: features(run),
+            declared: declared(run),
             ending: Ending::Succeeded,
             memory: Bytes::from_f64(run.needed),
             cpu_time: milliseconds(run.time * run.cpu_millis / 1000.0),

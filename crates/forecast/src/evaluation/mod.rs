@@ -3,8 +3,7 @@
 //! # Map
 //!
 //! - [`run`]: [`Run`], one recorded run; and what is known of it before it starts.
-//! - [`sizer`]: [`Sizer`], what is judged; [`forecaster_sizer`]: the forecasters of this crate as one;
-//!   [`experts_sizer`]: its experts.
+//! - [`sizer`]: [`Sizer`], what is judged; [`forecaster_sizer`]: the forecasters of this crate as one.
 //! - [`baselines`]: sizers from the literature, by their papers.
 //! - [`protocol`]: in which order runs are sized and learnt: [`protocol::replay`], [`protocol::split`].
 //! - [`score`]: [`Score`], what it cost.
@@ -16,14 +15,12 @@
 //! for 3.6 · 10⁶ ms).
 
 pub mod baselines;
-pub mod experts_sizer;
 pub mod forecaster_sizer;
 pub mod protocol;
 pub mod run;
 pub mod score;
 pub mod sizer;
 
-pub use experts_sizer::ExpertsSizer;
 pub use forecaster_sizer::ForecasterSizer;
 pub use run::Run;
 pub use score::Score;

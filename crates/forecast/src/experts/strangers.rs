@@ -22,6 +22,21 @@ pub struct Strangers {
 }
 
 impl Strangers {
+    /// Units that others are judged by.
+    pub fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// True before anything was learnt.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Forgets this unit.
+    pub fn forget(&mut self, unit: &str) {
+        self.parts.remove(unit);
+    }
+
     /// A run of this unit needed so much of what was declared. What cannot be true is left out.
     pub fn learn(&mut self, unit: &str, need: f64, declared: f64) {
         let part = need / declared;

@@ -25,6 +25,9 @@ const ENOUGH_IN_ACCOUNTS: f64 = 3.0;
 /// Runs below which nobody knows whether inputs matter that are much larger than all of them.
 const ENOUGH_FOR_LARGER: usize = 8;
 
+/// And how many times as much they get at most.
+const FURTHEST_LARGER: f64 = 4.0;
+
 /// A fit is made anew after so many parts of a history.
 const FITS: usize = 16;
 
@@ -266,7 +269,10 @@ impl UnitSizer {
     /// Of a run or two: well above what they needed, and more for an input that is larger than theirs.
     fn cautious(&self, size: f64, terms: &Terms) -> Sized {
         let most = self.history.largest(|seen| seen.need);
-        let first = if size <= 1.2 * self.history.largest(|seen| seen.size) {
+        let first = if let Some(need) = self.repeats.of(size) {
+            // The same again, probably.
+            1.2 * need
+        } else if size <= 1.2 * self.history.largest(|seen| seen.size) {
             1.5 * most + (0.2 * most).min(64.0 * MIB)
         } else {
             2.0 * most + (0.5 * most).min(256.0 * MIB)
@@ -277,12 +283,16 @@ impl UnitSizer {
         sized
     }
 
-    /// This much memory, in proportion to the largest input seen for one of more than twice that: but only while too few
+    /// This much memory, for an input of more than twice the largest seen in proportion to that: but only while too few
     /// runs, or ones on inputs too much alike, cannot tell whether the size matters.
     fn in_proportion(&self, size: f64, memory: f64) -> f64 {
         let (largest, smallest) = (self.history.largest(|seen| seen.size), self.history.smallest(|seen| seen.size));
         let cannot_tell = self.history.len() < ENOUGH_FOR_LARGER || largest < 2.0 * smallest.max(1.0);
-        if cannot_tell && size > 2.0 * largest { memory * size / largest.max(1.0) } else { memory }
+        if cannot_tell && size > 2.0 * largest {
+            memory * (size / largest.max(1.0)).min(FURTHEST_LARGER)
+        } else {
+            memory
+        }
     }
 }
 
@@ -360,8 +370,8 @@ mod tests {
     #[test]
     fn a_rare_large_need_is_left_to_a_second_attempt_and_a_frequent_one_is_not() {
         let rare = learnt((0..200).map(|n| (1e6, if n % 40 == 7 { 20.0 * GIB } else { GIB })));
-        let ladder = ladder(&rare, 1e6, ROOMY);
-        assert!(ladder[0] < 2.0 * GIB && ladder.len() > 2, "{ladder:?}");
+        let rungs = ladder(&rare, 1e6, ROOMY);
+        assert!(rungs[0] < 2.0 * GIB && rungs.len() > 2, "{rungs:?}");
         let frequent = learnt((0..200).map(|n| (1e6, if n % 3 == 1 { 2.0 * GIB } else { GIB })));
         assert!(ladder(&frequent, 1e6, ROOMY)[0] >= 2.0 * GIB);
     }
@@ -395,12 +405,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_learnt_is_the_cap_and_nonsense_is_left_out() {
+    fn nothing_learnt_says_nothing_and_nonsense_is_left_out() {
         let mut unit = UnitSizer::default();
         for (size, need, time) in [(f64::NAN, 1.0, 1.0), (1.0, f64::INFINITY, 1.0), (1.0, 0.0, 1.0), (-1.0, 1.0, 1.0)] {
-            unit.learn(size, need, time, GIB);
+            unit.learn(size, need, time, at_most(GIB));
         }
-        assert_eq!(ladder(&unit, 1.0, GIB), [GIB]);
+        assert_eq!(unit.size(1.0, ROOMY), None);
     }
 
     proptest! {
@@ -411,9 +421,13 @@ mod tests {
         ) {
             let mut unit = UnitSizer::default();
             for (size, need, time) in &runs {
-                unit.learn(*size, *need, *time, cap);
+                unit.learn(*size, *need, *time, at_most(cap));
             }
-            let ladder = ladder(&unit, size, cap);
+            let Some(Sized { rungs: ladder, quantiles, covers, .. }) = unit.size(size, at_most(cap)) else {
+                prop_assert!(runs.is_empty());
+                return Ok(());
+            };
+            prop_assert!(quantiles.is_sorted() && (0.0..=1.0).contains(&covers));
             prop_assert!(ladder.is_sorted_by(|a, b| a < b) && ladder.last() == Some(&cap));
             prop_assert!(ladder.iter().all(|rung| rung.is_finite() && *rung > 0.0));
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use forecastle_forecast::experts::ExpertOptions;
 use forecastle_forecast::{
     Declared, DeclaredForecaster, Ending, Features, Forecaster, Learner, Observation, ParameterValue,
     ProfileForecaster, ProfileOptions, Rejection,
@@ -37,6 +38,7 @@ fn observations() -> impl Strategy<Value = Observation> {
                 parameters: BTreeMap::from([("level".to_owned(), ParameterValue::Number(number))]),
                 ..features(input)
             },
+            declared: Declared::default(),
             ending,
             memory: Bytes(memory),
             cpu_time,
@@ -154,12 +156,12 @@ fn one_type_remembers_no_more_than_its_window() {
     for run in 0..10_000 {
         profile.observe(&success(run, Bytes::mib(50 + run % 7)));
     }
-    assert_eq!((profile.profiles(), profile.runs()), (1, ProfileOptions::default().window));
+    assert_eq!((profile.profiles(), profile.runs()), (1, ProfileOptions::default().experts.window));
 }
 
 #[test]
 fn ten_thousand_types_are_bounded_and_the_least_recently_learnt_goes_first() {
-    let options = ProfileOptions { window: 4, profiles: 9_990 };
+    let options = ProfileOptions { experts: ExpertOptions { window: 4, ..ExpertOptions::default() }, profiles: 9_990 };
     let profile = ProfileForecaster::new(options, DeclaredForecaster::default());
     let observe = |kind: u32| {
         let mut observation = success(1000, Bytes::mib(50));
@@ -175,7 +177,7 @@ fn ten_thousand_types_are_bounded_and_the_least_recently_learnt_goes_first() {
         }
     }
     assert_eq!(profile.profiles(), options.profiles);
-    assert_eq!(profile.runs(), options.profiles * options.window);
+    assert_eq!(profile.runs(), options.profiles * options.experts.window);
     let knows = |kind: u32| {
         let features = Features { request_type: format!("type-{kind}"), ..features(1000) };
         !profile.forecast(&features, &declared(Bytes::gib(1))).version.is_empty()

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use forecastle_forecast::ProfileForecaster;
-use forecastle_forecast::evaluation::{ExpertsSizer, ForecasterSizer, Run, Sizer, baselines, protocol};
+use forecastle_forecast::evaluation::{ForecasterSizer, Run, Sizer, baselines, protocol};
 use proptest::prelude::*;
 
 const GB: f64 = 1e9;
@@ -46,7 +46,6 @@ impl Sizer for Noting<'_> {
 fn sizer(name: &str) -> Box<dyn Sizer> {
     match name {
         "forecastle" => Box::new(ForecasterSizer::new(ProfileForecaster::default())),
-        "experts" => Box::new(ExpertsSizer::default()),
         _ => baselines::named(name).unwrap(),
     }
 }
@@ -71,7 +70,7 @@ proptest! {
         let known_at = runs[changed].end;
         let mut in_order: Vec<&Run> = runs.iter().collect();
         in_order.sort_by(|a, b| a.start.total_cmp(&b.start));
-        for name in baselines::NAMES.into_iter().chain(["forecastle", "experts"]) {
+        for name in baselines::NAMES.into_iter().chain(["forecastle"]) {
             let ladders = |runs: &[Run]| {
                 let mut sizer = sizer(name);
                 let mut noting = Noting { sizer: &mut *sizer, ladders: Vec::new() };
@@ -158,7 +157,7 @@ fn the_program_reads_plain_and_zipped_files_and_prints_one_object() {
     assert_eq!(printed[0], printed[1]);
     let object: serde_json::Value = serde_json::from_str(&printed[0]).unwrap();
     let methods: Vec<&String> = object.as_object().unwrap().keys().collect();
-    assert_eq!(methods, ["experts", "forecastle", "linear_max", "max10", "p95", "ponder", "preset", "tovar"]);
+    assert_eq!(methods, ["forecastle", "linear_max", "max10", "p95", "ponder", "preset", "tovar"]);
     let preset = &object["preset"]["total"];
     assert_eq!((preset["tasks"].as_u64(), preset["failed_attempts"].as_u64()), (Some(20), Some(0)));
     let waste = preset["waste_gbh"].as_f64().unwrap();

@@ -16,6 +16,7 @@ pub(crate) fn features(input_bytes: u64) -> Features {
 pub(crate) fn success(input_bytes: u64, memory: Bytes) -> Observation {
     Observation {
         features: features(input_bytes),
+        declared: Declared::default(),
         ending: Ending::Succeeded,
         memory,
         cpu_time: Duration::from_secs(3),

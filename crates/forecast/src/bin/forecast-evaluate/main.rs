@@ -10,14 +10,11 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use forecastle_forecast::ProfileForecaster;
 use forecastle_forecast::evaluation::score::{Scores, Shown};
-use forecastle_forecast::evaluation::{ExpertsSizer, ForecasterSizer, Run, Sizer, baselines, protocol};
+use forecastle_forecast::evaluation::{ForecasterSizer, Run, Sizer, baselines, protocol};
 use serde::Serialize;
 
 /// The name of this project's own forecaster among the methods.
 const OWN: &str = "forecastle";
-
-/// The name of what will size memory, and is judged before it does.
-const NEXT: &str = "experts";
 
 /// Judges how well memory is sized, on recorded runs: Forecastle's forecaster beside sizers from the literature.
 ///
@@ -75,7 +72,7 @@ enum Protocol {
 #[derive(Debug, Args)]
 struct Output {
     /// Only these methods; all by default. May be repeated.
-    #[arg(long, value_name = "NAME", value_parser = [OWN, NEXT, "preset", "max10", "p95", "linear_max", "ponder", "tovar"])]
+    #[arg(long, value_name = "NAME", value_parser = [OWN, "preset", "max10", "p95", "linear_max", "ponder", "tovar"])]
     method: Vec<String>,
     /// One JSON object, the methods its keys, instead of a table.
     #[arg(long)]
@@ -140,13 +137,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Judges each method that is asked for.
 fn judge(output: &Output, protocol: impl Fn(&mut dyn Sizer) -> Scores) -> anyhow::Result<Vec<(String, Judged)>> {
-    let all = [OWN, NEXT].into_iter().chain(baselines::NAMES);
+    let all = [OWN].into_iter().chain(baselines::NAMES);
     let wanted = |name: &&str| output.method.is_empty() || output.method.iter().any(|method| method == name);
     let mut judged = Vec::new();
     for name in all.filter(wanted) {
         let mut sizer: Box<dyn Sizer> = match name {
             OWN => Box::new(ForecasterSizer::new(ProfileForecaster::default())),
-            NEXT => Box::new(ExpertsSizer::default()),
             _ => baselines::named(name).with_context(|| format!("there is no method `{name}`"))?,
         };
         judged.push((name.to_owned(), protocol(&mut *sizer).into()));
