@@ -5,6 +5,7 @@
 //!
 //! - `history`: the last runs of a unit; `predictors`: the experts, each a guess of the need at a size.
 //! - `repeats`: inputs that come again; `kills`: runs that were killed.
+//! - `law`: needs that follow a line closely, and so tell of sizes that nobody has seen.
 //! - `residuals`: what needs were of those guesses, as a smooth distribution.
 //! - `fit`: that distribution as of the last time that somebody looked.
 //! - `calibration`: the promise on kills.
@@ -24,6 +25,7 @@ mod calibration;
 mod fit;
 mod history;
 mod kills;
+mod law;
 pub mod options;
 mod plan;
 mod predictors;

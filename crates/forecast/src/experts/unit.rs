@@ -6,6 +6,7 @@ use super::calibration::Calibration;
 use super::fit::Fit;
 use super::history::{History, Seen, push};
 use super::kills::Kills;
+use super::law::Law;
 use super::options::ExpertOptions;
 use super::plan::Plan;
 use super::predictors::{COUNT, MEAN, NAMES, guesses};
@@ -26,13 +27,16 @@ const ENOUGH_IN_ACCOUNTS: f64 = 3.0;
 const ENOUGH_FOR_LARGER: usize = 8;
 
 /// And how many times as much they get at most.
-const FURTHEST_LARGER: f64 = 4.0;
+const FURTHEST_LARGER: f64 = 8.0;
 
 /// A fit is made anew after so many parts of a history.
 const FITS: usize = 16;
 
 /// Where no maximum is declared, a ladder ends at so many times the largest need.
 const FURTHEST: f64 = 8.0;
+
+/// What an input gets that is probably the same as one before, of what that needed.
+const SAME_AGAIN: f64 = 1.2;
 
 /// What was killed gets at least so many times its limit, but for the cap.
 const RISE: f64 = 1.1;
@@ -74,6 +78,7 @@ pub struct UnitSizer {
     /// Of each expert, and of inputs that come again.
     fits: Vec<Fit>,
     fit_again: Option<Fit>,
+    law: Option<Law>,
     since_fit: usize,
     in_force: usize,
 }
@@ -96,7 +101,7 @@ impl UnitSizer {
 
     /// The memory of the attempts for an input of this size. `None` if no run is known, or none that concerns it.
     pub fn size(&self, size: f64, allowance: Allowance) -> Option<Sized> {
-        let terms = self.terms(allowance, 0.0);
+        let terms = self.terms(allowance, self.law.as_ref().map_or(0.0, |law| law.at(size)));
         let floor = RISE * self.kills.limit(size);
         let mut sized = if self.off.len() >= ENOUGH {
             self.planned(size, &terms)
@@ -108,8 +113,7 @@ impl UnitSizer {
         } else {
             return None;
         };
-        let first = sized.rungs.first().copied().unwrap_or(terms.cap);
-        sized.raise(self.in_proportion(size, first).min(terms.declared).max(floor), terms.cap);
+        sized.raise(self.in_proportion(size).min(terms.declared).max(floor), terms.cap);
         Some(sized)
     }
 
@@ -145,6 +149,9 @@ impl UnitSizer {
         self.kills.settle(size, need);
         self.history.push(Seen::new(size, need), self.options.window);
         self.repeats.push(size, need, self.options.sizes);
+        if self.since_fit == 0 || self.law.as_ref().is_some_and(|law| !law.holds(size, need)) {
+            self.law = Law::of(&self.history, self.typical_time(), &self.options);
+        }
     }
 
     /// A run with an input of this size was killed at this limit: it needs more. What cannot be true is left out.
@@ -159,7 +166,7 @@ impl UnitSizer {
         self.size(size, allowance)?.rungs.first().copied()
     }
 
-    /// What holds for a ladder; `need` is one that is known and not learnt yet.
+    /// What holds for a ladder; `need` is one that may be met and was not learnt.
     fn terms(&self, allowance: Allowance, need: f64) -> Terms {
         let cap = allowance.most.unwrap_or_else(|| {
             let largest = self.history.largest(|seen| seen.need).max(need);
@@ -177,6 +184,12 @@ impl UnitSizer {
             let plan = fit.plan(need, terms.cap, |memory| self.kill(memory, terms));
             if plan.cost < choice.0.cost {
                 choice = (plan, need, fit, "repeat");
+            }
+        }
+        if let Some(law) = &self.law {
+            let plan = law.fit.plan(law.at(size), terms.cap, |memory| self.kill(memory, terms));
+            if plan.cost < choice.0.cost || law.is_beyond(size) {
+                choice = (plan, law.at(size), &law.fit, "law");
             }
         }
         let (plan, guess, fit, by) = choice;
@@ -271,7 +284,7 @@ impl UnitSizer {
         let most = self.history.largest(|seen| seen.need);
         let first = if let Some(need) = self.repeats.of(size) {
             // The same again, probably.
-            1.2 * need
+            SAME_AGAIN * need
         } else if size <= 1.2 * self.history.largest(|seen| seen.size) {
             1.5 * most + (0.2 * most).min(64.0 * MIB)
         } else {
@@ -283,16 +296,15 @@ impl UnitSizer {
         sized
     }
 
-    /// This much memory, for an input of more than twice the largest seen in proportion to that: but only while too few
-    /// runs, or ones on inputs too much alike, cannot tell whether the size matters.
-    fn in_proportion(&self, size: f64, memory: f64) -> f64 {
+    /// For an input of more than twice the largest seen, memory in proportion to that: but only while too few runs, or ones
+    /// on inputs too much alike, cannot tell whether the size matters. Else nothing.
+    fn in_proportion(&self, size: f64) -> f64 {
         let (largest, smallest) = (self.history.largest(|seen| seen.size), self.history.smallest(|seen| seen.size));
         let cannot_tell = self.history.len() < ENOUGH_FOR_LARGER || largest < 2.0 * smallest.max(1.0);
-        if cannot_tell && size > 2.0 * largest {
-            memory * (size / largest.max(1.0)).min(FURTHEST_LARGER)
-        } else {
-            memory
+        if !cannot_tell || size <= 2.0 * largest {
+            return 0.0;
         }
+        SAME_AGAIN * self.history.largest(|seen| seen.need) * (size / largest.max(1.0)).min(FURTHEST_LARGER)
     }
 }
 
