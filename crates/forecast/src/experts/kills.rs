@@ -58,15 +58,20 @@ impl Kills {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use forecastle_resources::Bytes;
+
+    fn limits(kills: &Kills, sizes: [u32; 3]) -> [u64; 3] {
+        sizes.map(|size| Bytes::from_f64(kills.limit(size.into())).0)
+    }
 
     #[test]
     fn a_kill_counts_for_larger_inputs_until_it_is_settled_or_contradicted() {
         let mut kills = Kills::default();
         kills.push(10.0, 100.0);
         kills.push(20.0, 50.0);
-        assert_eq!([5.0, 10.0, 30.0].map(|size| kills.limit(size)), [0.0, 100.0, 100.0]);
+        assert_eq!(limits(&kills, [5, 10, 30]), [0, 100, 100]);
         kills.settle(10.0, 150.0);
-        assert_eq!([10.0, 20.0].map(|size| kills.limit(size)), [0.0, 50.0]);
+        assert_eq!(limits(&kills, [5, 10, 20]), [0, 0, 50]);
         // Smaller inputs say nothing.
         (0..20).for_each(|_| kills.settle(10.0, 40.0));
         assert_eq!(kills.len(), 1);
@@ -78,6 +83,6 @@ mod tests {
     fn the_oldest_are_forgotten() {
         let mut kills = Kills::default();
         (0..100).for_each(|kill| kills.push(f64::from(kill), f64::from(1000 - kill)));
-        assert_eq!((kills.len(), kills.limit(1e9)), (MOST, 964.0));
+        assert_eq!((kills.len(), limits(&kills, [50, 99, 999])), (MOST, [964, 964, 964]));
     }
 }

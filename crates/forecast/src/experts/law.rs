@@ -94,7 +94,9 @@ mod tests {
 
     fn law(runs: &[(f64, f64)]) -> Option<Law> {
         let mut history = History::default();
-        runs.iter().for_each(|(size, need)| history.push(Seen::new(*size, *need), 300));
+        for (size, need) in runs {
+            history.push(Seen::new(*size, *need), 300);
+        }
         Law::of(&history, 1000.0, &ExpertOptions::default())
     }
 

@@ -35,33 +35,67 @@ const RIDGE: f64 = 1e-3;
 /// The guesses of all experts at this size; at least one byte. There is at least one run.
 pub(super) fn guesses(history: &History, size: f64) -> [f64; COUNT] {
     let log_size = size.ln_1p();
-    let (most, least) = (history.largest(|s| s.need), history.smallest(|s| s.need));
-    let level = history.mean(|s| s.log_need).exp();
-    let (line, log_line) = if history.len() < ENOUGH_FOR_A_LINE {
-        (level, level)
-    } else {
-        let line = Line::through(history, |s| s.size, |s| s.need).at(size);
-        let log_line = Line::through(history, |s| s.log_size, |s| s.log_need).at(log_size);
-        (line.max(LOWEST * least), log_line.exp())
-    };
+    let bounds = Bounds::of(history);
     let nearest = Nearest::to(history, log_size);
-    let local = if history.len() < ENOUGH_FOR_A_LOCAL_LINE { None } else { local_line(history, log_size) };
-    let furthest = FURTHEST * most;
-    let mut guesses = [
-        level,
-        line,
-        log_line.min(furthest),
-        nearest.geometric_mean(1),
-        nearest.geometric_mean(3),
-        nearest.geometric_mean(NEIGHBOURS),
-        nearest.largest(5),
-        local.map_or(level, f64::exp).min(furthest),
-        0.0,
-    ];
-    let believable = |guess: f64| if guess.is_finite() { guess.max(1.0) } else { most.max(1.0) };
-    guesses[..MEAN].iter_mut().for_each(|guess| *guess = believable(*guess));
+    let mut guesses: [f64; COUNT] =
+        std::array::from_fn(|expert| if expert == MEAN { 1.0 } else { one(expert, history, size, &bounds, &nearest) });
     guesses[MEAN] = (guesses[..MEAN].iter().map(|guess| guess.ln()).sum::<f64>() / MEAN as f64).exp();
     guesses
+}
+
+/// The guess of one expert, as [`guesses`] has it.
+pub(super) fn guess(history: &History, size: f64, expert: usize) -> f64 {
+    if expert == MEAN {
+        return guesses(history, size)[MEAN];
+    }
+    let nearest = if (3..=6).contains(&expert) { Nearest::to(history, size.ln_1p()) } else { Nearest::none() };
+    one(expert, history, size, &Bounds::of(history), &nearest)
+}
+
+/// Of a history.
+struct Bounds {
+    level: f64,
+    most: f64,
+    least: f64,
+}
+
+impl Bounds {
+    fn of(history: &History) -> Self {
+        Self {
+            level: history.mean(|s| s.log_need).exp(),
+            most: history.largest(|s| s.need),
+            least: history.smallest(|s| s.need),
+        }
+    }
+}
+
+/// Of all but the mean.
+fn one(expert: usize, history: &History, size: f64, bounds: &Bounds, nearest: &Nearest) -> f64 {
+    let Bounds { level, most, least } = *bounds;
+    let furthest = FURTHEST * most;
+    let is_line = history.len() >= ENOUGH_FOR_A_LINE;
+    let guess = match expert {
+        1 if is_line => Line::through(history, |s| s.size, |s| s.need).at(size).max(LOWEST * least),
+        2 if is_line => {
+            let log_line = Line::through(history, |s| s.log_size, |s| s.log_need);
+            log_line.at(size.ln_1p()).exp().min(furthest)
+        }
+        3 => nearest.geometric_mean(1),
+        4 => nearest.geometric_mean(3),
+        5 => nearest.geometric_mean(NEIGHBOURS),
+        6 => nearest.largest(5),
+        7 if history.len() >= ENOUGH_FOR_A_LOCAL_LINE => {
+            local_line(history, size.ln_1p()).map_or(level, f64::exp).min(furthest)
+        }
+        _ => level,
+    };
+    if guess.is_finite() { guess.max(1.0) } else { most.max(1.0) }
+}
+
+/// What each guess is off by, ln(value / guess). Seven digits are enough to remember.
+#[expect(clippy::cast_possible_truncation, reason = "logarithms of positive numbers are small")]
+pub(super) fn residuals(guesses: &[f64; COUNT], value: f64) -> [f32; COUNT] {
+    guesses.map(|guess| (value / guess).ln() as f32)
 }
 
 /// A line by least squares; level where all sizes are the same.
@@ -96,17 +130,21 @@ fn local_line(history: &History, log_size: f64) -> Option<f64> {
         return None;
     }
     let bandwidth = spread * (history.len() as f64).powf(-0.2);
-    // Far from everything all runs count the same.
-    let weight = |seen: &Seen| (-0.5 * ((seen.log_size - log_size) / bandwidth).powi(2)).exp() + 1e-9;
-    let weights: f64 = history.iter().map(weight).sum();
-    let mean_of = |of: fn(&Seen) -> f64| history.iter().map(|s| weight(s) * of(s)).sum::<f64>() / weights;
-    let (x, y) = (mean_of(|s| s.log_size), mean_of(|s| s.log_need));
-    let (mut xx, mut xy) = (RIDGE * weights * spread * spread, 0.0);
+    // Sums of distances from here, so that little is lost where the difference is taken.
+    let (mut weights, mut x, mut y, mut xx, mut xy) = (0.0, 0.0, 0.0, 0.0, 0.0);
     for seen in history.iter() {
-        xx += weight(seen) * (seen.log_size - x).powi(2);
-        xy += weight(seen) * (seen.log_size - x) * (seen.log_need - y);
+        let distance = seen.log_size - log_size;
+        // Far from everything all runs count the same.
+        let weight = (-0.5 * (distance / bandwidth).powi(2)).exp() + 1e-9;
+        weights += weight;
+        x += weight * distance;
+        y += weight * seen.log_need;
+        xx += weight * distance * distance;
+        xy += weight * distance * seen.log_need;
     }
-    Some(y + xy / xx * (log_size - x))
+    let (x, y) = (x / weights, y / weights);
+    let slope = (xy - weights * x * y) / ((xx - weights * x * x).max(0.0) + RIDGE * weights * spread * spread);
+    Some(y - slope * x)
 }
 
 /// The runs whose sizes are nearest, the nearest first, of equals the newest.
@@ -115,6 +153,10 @@ struct Nearest {
 }
 
 impl Nearest {
+    fn none() -> Self {
+        Self { found: Vec::new() }
+    }
+
     fn to(history: &History, log_size: f64) -> Self {
         let mut found: Vec<(f64, Seen)> = Vec::with_capacity(NEIGHBOURS + 1);
         for seen in history.iter().rev() {

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use super::history::{History, Seen, push};
-use super::predictors::{COUNT, MEAN, guesses};
+use super::predictors::{COUNT, MEAN, guess, guesses, residuals};
 use super::sized::PROBABILITIES;
 
 /// Runs remembered.
@@ -58,7 +58,7 @@ impl Target {
         if self.history.len() == 0 {
             return None;
         }
-        Some(self.around(guesses(&self.history, size)[self.in_force]))
+        Some(self.around(guess(&self.history, size, self.in_force)))
     }
 
     /// A run with an input of this size had this value. What cannot be true is left out.
@@ -71,11 +71,11 @@ impl Target {
             if self.off.len() >= ENOUGH {
                 self.judge(value, &self.around(guesses[self.in_force]));
             }
-            let residuals = guesses.map(|guess| (value / guess).ln());
+            let residuals = residuals(&guesses, value);
             for (error, residual) in self.errors.iter_mut().zip(residuals) {
-                *error = *error * FADING + residual.abs();
+                *error = *error * FADING + f64::from(residual.abs());
             }
-            push(&mut self.off, residuals.map(|residual| residual as f32), WINDOW);
+            push(&mut self.off, residuals, WINDOW);
             if self.off.len() >= ENOUGH {
                 let nearest = (0..COUNT).min_by(|a, b| self.errors[*a].total_cmp(&self.errors[*b]));
                 self.in_force = nearest.unwrap_or(MEAN);
@@ -151,7 +151,9 @@ mod tests {
             runs in proptest::collection::vec((0.0f64..1e18, 1e-3f64..1e15), 1..60), size in 0.0f64..1e19,
         ) {
             let mut target = Target::default();
-            runs.iter().for_each(|(size, value)| target.learn(*size, *value));
+            for (size, value) in &runs {
+                target.learn(*size, *value);
+            }
             let quantiles = target.quantiles(size).unwrap();
             prop_assert!(quantiles.is_sorted() && quantiles.iter().all(|value| value.is_finite() && *value > 0.0));
         }

@@ -9,7 +9,7 @@ use super::kills::Kills;
 use super::law::Law;
 use super::options::ExpertOptions;
 use super::plan::Plan;
-use super::predictors::{COUNT, MEAN, NAMES, guesses};
+use super::predictors::{COUNT, MEAN, NAMES, guess, guesses, residuals};
 use super::repeats::Repeats;
 use super::residuals::Residual;
 use super::sized::{Allowance, PROBABILITIES, Sized, Terms};
@@ -137,7 +137,7 @@ impl UnitSizer {
             if let Some(before) = self.repeats.of(size) {
                 push(&mut self.again, Residual { value: (need / before).ln(), time }, window);
             }
-            let residuals = guesses.map(|guess| (need / guess).ln() as f32);
+            let residuals = residuals(&guesses, need);
             push(&mut self.off, Off { residuals, need, time, terms }, window);
             self.since_fit += 1;
             // What was too low is taken in at once.
@@ -177,7 +177,7 @@ impl UnitSizer {
 
     /// The best ladder there is of this many runs.
     fn planned(&self, size: f64, terms: &Terms) -> Sized {
-        let guess = guesses(&self.history, size)[self.in_force];
+        let guess = guess(&self.history, size, self.in_force);
         let fit = &self.fits[self.in_force];
         let mut choice = (self.by(self.in_force, guess, terms), guess, fit, NAMES[self.in_force]);
         if let (Some(need), Some(fit)) = (self.repeats.of(size), &self.fit_again) {
