@@ -68,6 +68,7 @@ pub fn check(options: &FrontendOptions) -> anyhow::Result<()> {
     if options.sweeper.grace.0 < Duration::from_secs(1) {
         problems.push("sweeper.grace: less than a second would lose workers that live".to_owned());
     }
+    problems.extend(options.forecast.problems());
     anyhow::ensure!(problems.is_empty(), "the configuration is wrong:\n  {}", problems.join("\n  "));
     Ok(())
 }

@@ -10,6 +10,10 @@ pub const REQUESTS_ENDED: &str = "forecastle_frontend_requests_ended_total";
 pub const SHARDS_RELEASED: &str = "forecastle_frontend_shards_released_total";
 /// Runs that are expected to start within ten seconds, by `fleet`, `type` and `unit`.
 pub const STARTS_EXPECTED: &str = "forecastle_frontend_starts_expected";
+/// Attempts that ended with success or were killed for memory, by `type` and `memory` (enough, killed).
+pub const ATTEMPTS_SIZED: &str = "forecastle_frontend_attempts_sized_total";
+/// The part of attempts that may be killed for memory, by `type`.
+pub const KILL_OBJECTIVE: &str = "forecastle_frontend_kill_objective";
 /// Shards ready in the ledger and not released.
 pub const SHARDS_READY: &str = "forecastle_frontend_shards_ready";
 /// Shards released and not claimed.
@@ -41,6 +45,8 @@ pub fn describe() {
     describe_counter!(REQUESTS_ENDED, "requests that ended, by state");
     describe_counter!(SHARDS_RELEASED, "shards released to the queues");
     describe_gauge!(STARTS_EXPECTED, "runs expected to start within ten seconds, by fleet, type and unit");
+    describe_counter!(ATTEMPTS_SIZED, "attempts that succeeded or were killed for memory, by type and memory");
+    describe_gauge!(KILL_OBJECTIVE, "part of attempts that may be killed for memory, by type");
     describe_gauge!(SHARDS_READY, "shards ready in the ledger and not released");
     describe_gauge!(SHARDS_UNCLAIMED, "shards released and not claimed by a worker");
     describe_counter!(EVENTS, "completion events applied, by outcome");

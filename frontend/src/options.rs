@@ -1,11 +1,14 @@
 //! The frontend's configuration: defaults → file → `FORECASTLE__…` → command line, all of it checked before the first
 //! connection.
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use forecastle_broker::rabbitmq;
 use forecastle_catalogue::HumanDuration;
+use forecastle_forecast::experts::ExpertOptions;
 use forecastle_history::{HistoryOptions, Password};
 use forecastle_resources::{Bytes, ReferenceWorker};
 use forecastle_service::{AdminOptions, LogOptions, Secret};
@@ -137,14 +140,47 @@ pub enum ForecastMode {
     DeclaredOnly,
 }
 
+/// What may be promised of kills for memory: never one is no promise that can be kept.
+const OBJECTIVES: RangeInclusive<f64> = 0.0001..=0.5;
+
 /// Forecasting and size classes.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ForecastOptions {
     /// What forecasts.
     pub mode: ForecastMode,
+    /// The part of attempts that may be killed for memory, from 0.0001 to 0.5. Less of it reserves more.
+    pub kill_objective: f64,
+    /// The same for single request types, by their names.
+    pub kill_objectives: BTreeMap<String, f64>,
     /// The worker that size classes are measured against. Workers must have the same.
     pub reference_worker: ReferenceWorker,
+}
+
+impl Default for ForecastOptions {
+    fn default() -> Self {
+        Self {
+            mode: ForecastMode::default(),
+            kill_objective: ExpertOptions::default().objective,
+            kill_objectives: BTreeMap::new(),
+            reference_worker: ReferenceWorker::default(),
+        }
+    }
+}
+
+impl ForecastOptions {
+    /// What is wrong with the objectives, each with its name.
+    pub fn problems(&self) -> Vec<String> {
+        let of = self.kill_objectives.iter().map(|(name, objective)| (format!("kill_objectives.{name}"), *objective));
+        std::iter::once(("kill_objective".to_owned(), self.kill_objective))
+            .chain(of)
+            .filter(|(_, objective)| !OBJECTIVES.contains(objective))
+            .map(|(name, objective)| {
+                let (least, most) = (OBJECTIVES.start(), OBJECTIVES.end());
+                format!("forecast.{name}: {objective} is not a part of attempts from {least} to {most}")
+            })
+            .collect()
+    }
 }
 
 /// Work that does not go its way.
@@ -161,5 +197,21 @@ pub struct SweeperOptions {
 impl Default for SweeperOptions {
     fn default() -> Self {
         Self { grace: HumanDuration(Duration::from_secs(15)), infeasible_after: HumanDuration(Duration::from_mins(15)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_objective_that_cannot_be_kept_is_named() {
+        let mut options = ForecastOptions::default();
+        assert!(options.problems().is_empty());
+        options.kill_objectives.insert("archive".to_owned(), 0.0);
+        options.kill_objective = f64::NAN;
+        let problems = options.problems().join("\n");
+        assert!(problems.contains("forecast.kill_objective: NaN is not a part of attempts from 0.0001 to 0.5"));
+        assert!(problems.contains("forecast.kill_objectives.archive: 0 is"), "{problems}");
     }
 }

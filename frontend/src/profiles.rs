@@ -5,16 +5,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forecastle_forecast::{Declared, Ending, Features, Learner, Observation};
+use forecastle_forecast::{Declared, Ending, Features, Learner, Observation, ProfileForecaster};
 use forecastle_protos::ids::RequestId;
 use forecastle_protos::v1::{self, Outcome};
 use forecastle_resources::Bytes;
+use metrics::{counter, gauge};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalogue_store::CatalogueStore;
 use crate::forecasting;
 use crate::ledger::{Error, EventKind, Ledger, RecordedEvent};
+use crate::metric_definitions::{ATTEMPTS_SIZED, KILL_OBJECTIVE};
 
 /// Events learnt between two looks at whether to stop.
 const PAGE: u32 = 1000;
@@ -26,10 +28,12 @@ pub struct Profiles {
     /// What owners say of units.
     pub catalogue: Arc<CatalogueStore>,
     /// Who learns.
-    pub learner: Arc<dyn Learner>,
+    pub learner: Arc<ProfileForecaster>,
     /// Wakes it.
     pub recorded: Arc<Notify>,
     seen: i64,
+    /// True once what happened before the start is learnt: from then on runs are counted.
+    live: bool,
     /// The parameters of the request that was seen last: events of one request come together.
     last: Option<(RequestId, Option<pbjson_types::Struct>)>,
 }
@@ -39,10 +43,10 @@ impl Profiles {
     pub fn new(
         ledger: Arc<dyn Ledger>,
         catalogue: Arc<CatalogueStore>,
-        learner: Arc<dyn Learner>,
+        learner: Arc<ProfileForecaster>,
         recorded: Arc<Notify>,
     ) -> Self {
-        Self { ledger, catalogue, learner, recorded, seen: 0, last: None }
+        Self { ledger, catalogue, learner, recorded, seen: 0, live: false, last: None }
     }
 
     /// Learns what the ledger has now. Called once before anything is released.
@@ -62,6 +66,7 @@ impl Profiles {
 
     /// Learns until told to stop.
     pub async fn run(mut self, stop: CancellationToken) {
+        self.live = true;
         let recorded = Arc::clone(&self.recorded);
         loop {
             let notified = recorded.notified();
@@ -77,6 +82,18 @@ impl Profiles {
         }
     }
 
+    /// What was promised of kills for memory, and what it came to.
+    fn report(&self, observation: &Observation) {
+        let memory = match observation.ending {
+            Ending::Succeeded => "enough",
+            Ending::OutOfMemory { .. } => "killed",
+            Ending::Other => return,
+        };
+        let request_type = &observation.features.request_type;
+        gauge!(KILL_OBJECTIVE, "type" => request_type.clone()).set(self.learner.objective(request_type));
+        counter!(ATTEMPTS_SIZED, "type" => request_type.clone(), "memory" => memory).increment(1);
+    }
+
     async fn learn(&mut self, recorded: &RecordedEvent) -> Result<bool, Error> {
         let EventKind::Completed(completed) = &recorded.event.kind else { return Ok(false) };
         let request = recorded.event.shard.request;
@@ -90,6 +107,9 @@ impl Profiles {
         match observation(completed, parameters, declared) {
             Some(observation) => {
                 self.learner.observe(&observation);
+                if self.live {
+                    self.report(&observation);
+                }
                 Ok(true)
             }
             None => Ok(false),

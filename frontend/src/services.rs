@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use forecastle_broker::{Broker, Error as BrokerError, layout};
-use forecastle_forecast::{DeclaredForecaster, Expert, FallbackForecaster, Forecaster, Learner, ProfileForecaster};
+use forecastle_forecast::experts::ExpertOptions;
+use forecastle_forecast::{
+    DeclaredForecaster, Expert, FallbackForecaster, Forecaster, ProfileForecaster, ProfileOptions,
+};
 use forecastle_service::Shutdown;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinSet;
@@ -84,9 +87,14 @@ impl Services {
 
         // Forecasting: learn what the ledger remembers before anything is sized.
         let recorded = Arc::new(Notify::new());
-        let profile = Arc::new(ProfileForecaster::default());
-        let learner = Arc::clone(&profile) as Arc<dyn Learner>;
-        let mut profiles = Profiles::new(Arc::clone(ledger), Arc::clone(catalogue), learner, Arc::clone(&recorded));
+        let profiles = ProfileOptions {
+            experts: ExpertOptions { objective: options.forecast.kill_objective, ..ExpertOptions::default() },
+            objectives: options.forecast.kill_objectives.clone(),
+            ..ProfileOptions::default()
+        };
+        let profile = Arc::new(ProfileForecaster::new(profiles, DeclaredForecaster::default()));
+        let mut profiles =
+            Profiles::new(Arc::clone(ledger), Arc::clone(catalogue), Arc::clone(&profile), Arc::clone(&recorded));
         let learnt = profiles.catch_up().await?;
         tracing::info!(runs = learnt, "learnt from the ledger");
         let forecaster: Arc<dyn Forecaster> = match options.forecast.mode {

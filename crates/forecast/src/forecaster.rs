@@ -14,10 +14,12 @@ use crate::observation::{Learner, Observation, Rejection, Sample};
 use crate::profile::{Profile, allowance, of_a_stranger};
 
 /// What profiles are made with, and how many are kept.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ProfileOptions {
     /// Of each (request type, unit). One takes some 60 KB, and up to 200 KB more if it has thousands of different inputs.
     pub experts: ExpertOptions,
+    /// The part of attempts that may be killed for memory, of request types that have one of their own.
+    pub objectives: BTreeMap<String, f64>,
     /// Most (request type, unit) pairs remembered; the one that learnt least recently goes first.
     pub profiles: usize,
 }
@@ -25,7 +27,7 @@ pub struct ProfileOptions {
 impl Default for ProfileOptions {
     /// The constants that were chosen, and 16,384 pairs.
     fn default() -> Self {
-        Self { experts: ExpertOptions::default(), profiles: 16_384 }
+        Self { experts: ExpertOptions::default(), objectives: BTreeMap::new(), profiles: 16_384 }
     }
 }
 
@@ -64,6 +66,11 @@ impl ProfileForecaster {
             learnt: AtomicU64::new(0),
             rejected: std::array::from_fn(|_| AtomicU64::new(0)),
         }
+    }
+
+    /// The part of attempts of this request type that may be killed for memory.
+    pub fn objective(&self, request_type: &str) -> f64 {
+        self.options.objectives.get(request_type).copied().unwrap_or(self.options.experts.objective)
     }
 
     /// Observations learnt so far.
@@ -151,8 +158,9 @@ impl Learner for ProfileForecaster {
             if !profiles.get(request_type).is_some_and(|units| units.contains_key(unit)) {
                 self.make_room(&mut profiles);
             }
+            let options = ExpertOptions { objective: self.objective(request_type), ..self.options.experts };
             let units = profiles.entry(request_type.clone()).or_default();
-            learn(units.entry(unit.clone()).or_insert_with(|| Mutex::new(Profile::new(self.options.experts))));
+            learn(units.entry(unit.clone()).or_insert_with(|| Mutex::new(Profile::new(options))));
         }
         if !sample.censored && declared.reservation.vector.memory > Bytes::ZERO {
             let mut strangers = self.strangers.write().unwrap_or_else(PoisonError::into_inner);

@@ -23,7 +23,7 @@ pub struct ExpertOptions {
     pub fading: f64,
     /// What the account of forecasts made counts beside hindsight, which counts 1.
     pub foresight: f64,
-    /// The part of first attempts that may be killed.
+    /// The part of attempts that may be killed.
     pub objective: f64,
     /// By how much a kill raises the logarithm of the price of kills; what was no kill lowers it by the objective's part.
     pub answer: f64,

@@ -161,8 +161,12 @@ fn one_type_remembers_no_more_than_its_window() {
 
 #[test]
 fn ten_thousand_types_are_bounded_and_the_least_recently_learnt_goes_first() {
-    let options = ProfileOptions { experts: ExpertOptions { window: 4, ..ExpertOptions::default() }, profiles: 9_990 };
-    let profile = ProfileForecaster::new(options, DeclaredForecaster::default());
+    let options = ProfileOptions {
+        experts: ExpertOptions { window: 4, ..ExpertOptions::default() },
+        profiles: 9_990,
+        ..ProfileOptions::default()
+    };
+    let profile = ProfileForecaster::new(options.clone(), DeclaredForecaster::default());
     let observe = |kind: u32| {
         let mut observation = success(1000, Bytes::mib(50));
         observation.features.request_type = format!("type-{kind}");

@@ -1,11 +1,12 @@
 //! What a history teaches.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use forecastle_forecast::{
     Declared, DeclaredForecaster, Ending, Expert, FallbackForecaster, Features, Forecast, Forecaster, Learner,
-    Observation, ProfileForecaster, Source,
+    Observation, ProfileForecaster, ProfileOptions, Source,
 };
 use forecastle_resources::{Bytes, BytesPerSecond, CpuMillis, Reservation, ResourceVector};
 
@@ -270,4 +271,22 @@ fn units_do_not_learn_from_each_other() {
     let other = Features { unit: "index".into(), ..features(1000) };
     assert!(profile.consider(&other, &declared(Bytes::gib(1))).is_none());
     assert_eq!(profile.forecast(&other, &declared(Bytes::gib(1))).source, Source::Declared);
+}
+
+#[test]
+fn a_type_with_a_stricter_objective_reserves_more_after_a_kill() {
+    let reserved = |objective: f64| {
+        let objectives = BTreeMap::from([("archive".to_owned(), objective)]);
+        let options = ProfileOptions { objectives, ..ProfileOptions::default() };
+        let profile = ProfileForecaster::new(options, DeclaredForecaster::default());
+        assert!((profile.objective("archive") - objective).abs() < 1e-12 && profile.objective("other") < 0.011);
+        for run in 0..250_u64 {
+            // One in twenty-five needs half as much again.
+            let memory = Bytes::mib(if run % 25 == 11 { 1500 } else { 1000 + run % 7 });
+            profile.observe(&Observation { duration: Duration::from_hours(3), ..success(0, memory) });
+        }
+        memory(&profile.forecast(&features(0), &declared(Bytes::gib(4))))
+    };
+    let (strict, lax) = (reserved(0.001), reserved(0.2));
+    assert!(lax < Bytes::mib(1200) && strict >= Bytes::mib(1500), "{lax} {strict}");
 }
