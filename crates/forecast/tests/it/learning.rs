@@ -283,7 +283,7 @@ fn a_type_with_a_stricter_objective_reserves_more_after_a_kill() {
         for run in 0..250_u64 {
             // One in twenty-five needs half as much again.
             let memory = Bytes::mib(if run % 25 == 11 { 1500 } else { 1000 + run % 7 });
-            profile.observe(&Observation { duration: Duration::from_hours(3), ..success(0, memory) });
+            profile.observe(&Observation { duration: Duration::from_mins(1), ..success(0, memory) });
         }
         memory(&profile.forecast(&features(0), &declared(Bytes::gib(4))))
     };
